@@ -1,0 +1,1 @@
+//! Contractions: matmul and linear.

@@ -1,0 +1,1 @@
+//! Movement of elements: reshape, transpose, concat, slice, pad, broadcast, relayout.

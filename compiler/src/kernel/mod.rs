@@ -1,0 +1,330 @@
+//! The kernel IR: structured loop nests over buffers, for CPU and GPU alike.
+//!
+//! A [`Kernel`] is a grid of independent *tasks* (parallel outer loops) whose body is a list of
+//! statements. Memory is explicit: **global** buffers are arguments, **scratch** buffers are a
+//! task's own memory (a thread's scratch on a CPU, shared memory on a GPU), **register** buffers
+//! are accumulators that never touch memory: their indices are constants once unrolled loops are
+//! unrolled, save for the variable of a vector loop in the last place.
+//!
+//! Everything is scalar in meaning: a *vector* loop says that its iterations are independent and
+//! side by side, so a back end may run them as the lanes of one instruction. Shapes are static,
+//! indices affine (with division and remainder by constants). A load under a guard happens only
+//! if the guard holds. [`verify`] proves every access in bounds before code is emitted.
+
+pub mod index;
+pub mod module;
+
+use nnc_dsl::Span;
+use nnc_runtime::DType;
+
+pub use index::{Extents, Index, Var};
+pub use module::Module;
+
+/// Index into [`Kernel::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId(pub u32);
+
+/// Where a buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Memory {
+    /// An argument. Tasks may read what no task of the launch writes, and write only what no
+    /// other task touches.
+    Global(nnc_runtime::program::Access),
+    /// A task's own memory; undefined at its start.
+    Scratch,
+    /// Registers; undefined at the task's start.
+    Register,
+}
+
+/// A block of elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Buffer {
+    /// For the text form.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Size of every dimension.
+    pub shape: Vec<usize>,
+    /// Distance of neighbours along every dimension, in elements. (Row-major unless the buffer is
+    /// a part of a larger one.)
+    pub strides: Vec<usize>,
+    /// Where it is.
+    pub memory: Memory,
+}
+
+impl Buffer {
+    /// One past the largest element offset that is reachable: the buffer's extent in elements.
+    pub fn extent(&self) -> usize {
+        if self.shape.contains(&0) {
+            return 0;
+        }
+        self.shape.iter().zip(&self.strides).map(|(n, s)| (n - 1) * s).sum::<usize>() + 1
+    }
+}
+
+/// Strides of a row-major buffer.
+pub fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for i in (1..shape.len()).rev() {
+        strides[i - 1] = strides[i] * shape[i].max(1);
+    }
+    strides
+}
+
+/// A loop variable's declaration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VarDecl {
+    /// For the text form; unique in the kernel.
+    pub name: String,
+    /// It runs from 0 to this, the end not included.
+    pub extent: usize,
+}
+
+/// A kernel. Build it with [`Kernel::new`] and its `var`, `buffer` methods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// What it computes: `conv2d_relu_max_pool2d`.
+    pub name: String,
+    /// The loop variables, each used by one loop (or task dimension).
+    pub vars: Vec<VarDecl>,
+    /// The buffers; those in global memory are the arguments, in this order.
+    pub buffers: Vec<Buffer>,
+    /// The task grid: row-major, the first varies slowest.
+    pub tasks: Vec<Var>,
+    /// What a task does.
+    pub body: Vec<Stmt>,
+    /// Floating-point operations of a launch (a fused multiply-add counts two).
+    pub flops: u64,
+    /// Where the layers it computes were written.
+    pub spans: Vec<Span>,
+}
+
+/// How a loop runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LoopKind {
+    /// One iteration after the other.
+    Serial,
+    /// One after the other, written out.
+    Unroll,
+    /// Side by side: the lanes of a vector. Innermost; the extent is the vector width.
+    Vector,
+}
+
+/// `index >= 0`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Guard(pub Index);
+
+impl Guard {
+    /// `low <= i < high`, as guards; those that always hold are left out.
+    pub fn between(i: &Index, low: i64, high: i64, extents: &Extents) -> Vec<Guard> {
+        [i.clone() - low, Index::from(high - 1) - i.clone()]
+            .into_iter()
+            .filter(|g| g.range(extents).0 < 0)
+            .map(Guard)
+            .collect()
+    }
+}
+
+/// A statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stmt {
+    /// A loop.
+    Loop {
+        /// Its variable; its extent is the declaration's.
+        var: Var,
+        /// How it runs.
+        kind: LoopKind,
+        /// What it repeats.
+        body: Vec<Stmt>,
+    },
+    /// If all guards hold.
+    If {
+        /// The guards.
+        guards: Vec<Guard>,
+        /// What then.
+        body: Vec<Stmt>,
+    },
+    /// `buffer[index] = value`
+    Store {
+        /// Where.
+        buffer: BufferId,
+        /// One a dimension.
+        index: Vec<Index>,
+        /// What, of the buffer's element type.
+        value: Expr,
+    },
+}
+
+/// A scalar expression. Types are strict: operands of an operation have one type, [`Expr::Cast`] converts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// A constant (exact in its type).
+    Const(DType, f64),
+    /// The value of an index, as i32.
+    Index(Index),
+    /// `buffer[index]`
+    Load(BufferId, Vec<Index>),
+    /// `buffer[index]`, but along `axis` (whose entry in the index is ignored) at a computed
+    /// position (i32), clamped to the dimension.
+    Gather {
+        /// From where.
+        buffer: BufferId,
+        /// One a dimension.
+        index: Vec<Index>,
+        /// The dimension with the computed position.
+        axis: usize,
+        /// The position.
+        at: Box<Expr>,
+    },
+    /// `value` where all guards hold, else `otherwise`; only that one is evaluated.
+    Guarded {
+        /// The guards.
+        guards: Vec<Guard>,
+        /// If they hold.
+        value: Box<Expr>,
+        /// If one does not.
+        otherwise: Box<Expr>,
+    },
+    /// `condition ? a : b` on values; both are evaluated.
+    Select(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// A function of one operand.
+    Unary(UnOp, Box<Expr>),
+    /// A function of two.
+    Binary(BinOp, Box<Expr>, Box<Expr>),
+    /// `a·b + c`, rounded once.
+    Fma(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// Conversion; float to i32 truncates and saturates (NaN is 0), anything to bool is `!= 0`.
+    Cast(DType, Box<Expr>),
+}
+
+/// Functions of one operand. Those past `Bits` are expanded by [`math`] into the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // each is its own name
+pub enum UnOp {
+    /// f32, i32.
+    Neg,
+    Abs,
+    Sqrt,
+    Floor,
+    /// `0 > x ? 0 : x`: NaN stays NaN.
+    Relu,
+    /// On bool.
+    Not,
+    /// The bits of an f32 as i32.
+    Bits,
+    /// The f32 of these bits.
+    FromBits,
+    Exp,
+    Log,
+    Tanh,
+    Sigmoid,
+    Erf,
+}
+
+/// Functions of two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // each is its own name
+pub enum BinOp {
+    /// f32, i32 (wraps).
+    Add,
+    Sub,
+    Mul,
+    /// f32; i32 truncates, by zero is zero.
+    Div,
+    /// NaN if one is.
+    Max,
+    Min,
+    /// To bool; comparisons with NaN are false, but `Ne` true.
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    /// On bool and i32.
+    And,
+    Or,
+    /// On i32.
+    Shl,
+    /// Arithmetic, on i32.
+    Shr,
+    /// f32; expanded by [`math`].
+    Pow,
+}
+
+impl Kernel {
+    /// An empty kernel.
+    pub fn new(name: impl Into<String>) -> Kernel {
+        Kernel {
+            name: name.into(),
+            vars: vec![],
+            buffers: vec![],
+            tasks: vec![],
+            body: vec![],
+            flops: 0,
+            spans: vec![],
+        }
+    }
+
+    /// Declares a loop variable; a taken name gets a number.
+    pub fn var(&mut self, name: &str, extent: usize) -> Var {
+        let mut unique = name.to_string();
+        let mut i = 2;
+        while self.vars.iter().any(|v| v.name == unique) {
+            unique = format!("{name}{i}");
+            i += 1;
+        }
+        self.vars.push(VarDecl { name: unique, extent });
+        Var(self.vars.len() as u32 - 1)
+    }
+
+    /// Declares a task dimension.
+    pub fn task(&mut self, name: &str, extent: usize) -> Var {
+        let v = self.var(name, extent);
+        self.tasks.push(v);
+        v
+    }
+
+    /// Declares a row-major buffer.
+    pub fn buffer(&mut self, name: &str, dtype: DType, shape: &[usize], memory: Memory) -> BufferId {
+        self.strided(name, dtype, shape, &row_major(shape), memory)
+    }
+
+    /// Declares a buffer with strides; a taken name gets a number.
+    pub fn strided(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: &[usize],
+        strides: &[usize],
+        memory: Memory,
+    ) -> BufferId {
+        let mut unique = name.to_string();
+        let mut i = 2;
+        while self.buffers.iter().any(|b| b.name == unique) {
+            unique = format!("{name}{i}");
+            i += 1;
+        }
+        self.buffers.push(Buffer {
+            name: unique,
+            dtype,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+            memory,
+        });
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    /// The extents of all variables.
+    pub fn extents(&self) -> Extents {
+        self.vars.iter().map(|v| v.extent).collect()
+    }
+
+    /// The buffers in global memory, in order: the kernel's arguments.
+    pub fn params(&self) -> impl Iterator<Item = &Buffer> {
+        self.buffers.iter().filter(|b| matches!(b.memory, Memory::Global(_)))
+    }
+
+    /// The number of tasks.
+    pub fn task_count(&self) -> u64 {
+        self.tasks.iter().map(|v| self.vars[v.0 as usize].extent as u64).product()
+    }
+}

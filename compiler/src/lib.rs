@@ -1,0 +1,8 @@
+//! From syntax to a program: graph, passes, kernels, code.
+//!
+//! The road is one way: [`build`] (syntax → graph), [`pass`] (graph → graph), [`lower`]
+//! (fused groups → [`kernel`]s), [`emit`] (kernels → machine code). Every station has a text form.
+
+pub mod graph;
+pub mod kernel;
+pub mod target;
