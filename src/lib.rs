@@ -1,1 +1,35 @@
-//! nnc
+//! nnc: a neural-network compiler. Layer language in, machine code out.
+//!
+//! ```text
+//! Source ── network ──▶ Network ── compile ──▶ Compiled ── load / initialize ──▶ Model ── run ──▶ Outputs
+//! (.nn text)            (graph)                (program: a file or in memory)    (weights)        (tensors)
+//! ```
+//!
+//! A [`Source`] is text. [`Source::network`] makes the computation graph of one of its nets, with
+//! [`Options`]. [`Network::compile`] makes machine code of it, once every size is known;
+//! [`Compiled`] can be written to a file and opened again. [`Network::load`] and
+//! [`Compiled::load`] give it weights, [`initialize`](Network::initialize) fresh ones; the
+//! [`Model`] that comes out runs on ndarray views, from any number of threads at once.
+//!
+//! All errors are [`Error`]; those about a source carry excerpts ([`Error::render`]).
+
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod model;
+pub mod options;
+pub mod source;
+pub mod stages;
+pub mod weights;
+
+pub use device::Device;
+pub use error::Error;
+pub use model::{Compiled, LaunchTime, Model, Network, Outputs, TensorSpec};
+pub use options::{Options, Precision};
+pub use source::Source;
+pub use weights::Weights;
+
+pub use nnc_compiler as compiler;
+pub use nnc_dsl as dsl;
+pub use nnc_runtime as runtime;
+pub use nnc_runtime::{DType, Tensor, TensorView};

@@ -6,4 +6,4 @@ pub mod program;
 pub mod tensor;
 
 pub use dtype::DType;
-pub use tensor::Tensor;
+pub use tensor::{Tensor, TensorView};

@@ -1,6 +1,6 @@
-//! Tensors: dynamically shaped, dense, row-major ndarray arrays of one of the element types.
+//! Tensors: dynamically shaped ndarray arrays of one of the element types, owned and borrowed.
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{Array, ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 
 use crate::DType;
 
@@ -76,20 +76,101 @@ impl Tensor {
     }
 }
 
-impl From<ArrayD<f32>> for Tensor {
-    fn from(a: ArrayD<f32>) -> Tensor {
-        Tensor::F32(a)
+/// A borrowed tensor of any element type, rank and strides: what the caller gives as input.
+///
+/// ```
+/// use nnc_runtime::{DType, TensorView};
+/// let picture = ndarray::Array4::<f32>::zeros((1, 3, 8, 8));
+/// let view = TensorView::from(&picture);
+/// assert_eq!((view.dtype(), view.shape()), (DType::F32, &[1, 3, 8, 8][..]));
+/// ```
+#[derive(Clone, Debug)]
+pub enum TensorView<'a> {
+    /// Single precision.
+    F32(ArrayViewD<'a, f32>),
+    /// Double precision.
+    F64(ArrayViewD<'a, f64>),
+    /// Integers.
+    I32(ArrayViewD<'a, i32>),
+    /// Truth values.
+    Bool(ArrayViewD<'a, bool>),
+}
+
+/// Runs `$body` with `$a` bound to the view inside `$t`, whatever its element type.
+macro_rules! with_view {
+    ($t:expr, $a:ident => $body:expr) => {
+        match $t {
+            TensorView::F32($a) => $body,
+            TensorView::F64($a) => $body,
+            TensorView::I32($a) => $body,
+            TensorView::Bool($a) => $body,
+        }
+    };
+}
+
+impl TensorView<'_> {
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            TensorView::F32(_) => DType::F32,
+            TensorView::F64(_) => DType::F64,
+            TensorView::I32(_) => DType::I32,
+            TensorView::Bool(_) => DType::Bool,
+        }
+    }
+
+    /// The size of every dimension.
+    pub fn shape(&self) -> &[usize] {
+        with_view!(self, a => a.shape())
+    }
+
+    /// A copy.
+    pub fn to_tensor(&self) -> Tensor {
+        match self {
+            TensorView::F32(a) => Tensor::F32(a.to_owned()),
+            TensorView::F64(a) => Tensor::F64(a.to_owned()),
+            TensorView::I32(a) => Tensor::I32(a.to_owned()),
+            TensorView::Bool(a) => Tensor::Bool(a.to_owned()),
+        }
     }
 }
 
-impl From<ArrayD<i32>> for Tensor {
-    fn from(a: ArrayD<i32>) -> Tensor {
-        Tensor::I32(a)
+impl Tensor {
+    /// The tensor, borrowed.
+    pub fn view(&self) -> TensorView<'_> {
+        match self {
+            Tensor::F32(a) => TensorView::F32(a.view()),
+            Tensor::F64(a) => TensorView::F64(a.view()),
+            Tensor::I32(a) => TensorView::I32(a.view()),
+            Tensor::Bool(a) => TensorView::Bool(a.view()),
+        }
     }
 }
 
-impl From<ArrayD<f64>> for Tensor {
-    fn from(a: ArrayD<f64>) -> Tensor {
-        Tensor::F64(a)
+impl<'a> From<&'a Tensor> for TensorView<'a> {
+    fn from(t: &'a Tensor) -> TensorView<'a> {
+        t.view()
     }
 }
+
+macro_rules! conversions {
+    ($($variant:ident $element:ty),*) => { $(
+        impl<D: Dimension> From<Array<$element, D>> for Tensor {
+            fn from(a: Array<$element, D>) -> Tensor {
+                Tensor::$variant(a.into_dyn())
+            }
+        }
+        impl<'a, D: Dimension> From<ArrayView<'a, $element, D>> for TensorView<'a> {
+            fn from(a: ArrayView<'a, $element, D>) -> TensorView<'a> {
+                TensorView::$variant(a.into_dyn())
+            }
+        }
+        impl<'a, D: Dimension> From<&'a Array<$element, D>> for TensorView<'a> {
+            fn from(a: &'a Array<$element, D>) -> TensorView<'a> {
+                TensorView::$variant(a.view().into_dyn())
+            }
+        }
+    )* };
+}
+
+conversions!(F32 f32, F64 f64, I32 i32, Bool bool);

@@ -1,0 +1,4 @@
+//! Reading and writing files of numbers.
+
+pub mod npy;
+pub mod safetensors;

@@ -1,0 +1,111 @@
+//! How a network is compiled and run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::Device;
+
+/// How results may differ from plain `f32` arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// `f32`, sums in any fixed order, algorithms that need fewer multiplications.
+    #[default]
+    Default,
+    /// `f32`, textbook algorithms only.
+    Strict,
+}
+
+/// Options for building, compiling and running, set one after the other.
+///
+/// ```
+/// let options = nnc::Options::new().set("N", 1).set("depth", 16).threads(2);
+/// assert_eq!(options.sets()["depth"], "16");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    net: Option<String>,
+    sets: BTreeMap<String, String>,
+    threads: usize,
+    precision: Precision,
+    device: Device,
+    training: bool,
+}
+
+impl Options {
+    /// The defaults: the only (or last) net of the source, every core, the CPU, inference.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// Chooses a net by name, where a source has several.
+    pub fn net(mut self, name: impl Into<String>) -> Options {
+        self.net = Some(name.into());
+        self
+    }
+
+    /// Sets a symbolic size (`N`) or a parameter of the net (`classes`): `--set` of the command line.
+    pub fn set(mut self, name: impl Into<String>, value: impl fmt::Display) -> Options {
+        self.sets.insert(name.into(), value.to_string());
+        self
+    }
+
+    /// The number of threads; 0 means every core.
+    pub fn threads(mut self, threads: usize) -> Options {
+        self.threads = threads;
+        self
+    }
+
+    /// How exact results must be.
+    pub fn precision(mut self, precision: Precision) -> Options {
+        self.precision = precision;
+        self
+    }
+
+    /// Where it runs.
+    pub fn device(mut self, device: Device) -> Options {
+        self.device = device;
+        self
+    }
+
+    /// Builds the training variant of the net (with the parts that exist only in training).
+    pub fn training(mut self, training: bool) -> Options {
+        self.training = training;
+        self
+    }
+
+    /// The chosen net.
+    pub fn chosen_net(&self) -> Option<&str> {
+        self.net.as_deref()
+    }
+
+    /// What was set.
+    pub fn sets(&self) -> &BTreeMap<String, String> {
+        &self.sets
+    }
+
+    /// The number of threads that will be used.
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n.min(MAX_THREADS),
+        }
+    }
+
+    /// How exact results must be.
+    pub fn chosen_precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where it runs.
+    pub fn chosen_device(&self) -> Device {
+        self.device
+    }
+
+    /// Whether the training variant is built.
+    pub fn is_training(&self) -> bool {
+        self.training
+    }
+}
+
+/// More threads than this are never started.
+const MAX_THREADS: usize = 1024;

@@ -1,0 +1,54 @@
+//! Named tensors: what a network has learnt.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::{Error, Tensor};
+
+/// Tensors by name, from a safetensors file or from memory.
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    tensors: BTreeMap<String, Tensor>,
+    path: Option<PathBuf>,
+}
+
+impl Weights {
+    /// Reads a safetensors file; `f16`, `bf16` and `f64` become `f32`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Weights> {
+        Err(Error::format(path, "cannot be read yet"))
+    }
+
+    /// Tensors in memory.
+    pub fn from_map(tensors: BTreeMap<String, Tensor>) -> Weights {
+        Weights { tensors, path: None }
+    }
+
+    /// Writes a safetensors file, beside and then renamed, so that it is whole or not there.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        Err(Error::format(path, "cannot be written yet"))
+    }
+
+    /// The tensors.
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    /// Where they came from, if from a file.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The tensors with values that are not finite: name, number of NaNs, number of infinities.
+    pub fn non_finite(&self) -> Vec<(String, usize, usize)> {
+        self.tensors
+            .iter()
+            .filter_map(|(name, t)| {
+                let a = t.as_f32()?;
+                let nans = a.iter().filter(|v| v.is_nan()).count();
+                let infinities = a.iter().filter(|v| v.is_infinite()).count();
+                (nans + infinities > 0).then(|| (name.clone(), nans, infinities))
+            })
+            .collect()
+    }
+}
