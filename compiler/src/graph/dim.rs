@@ -47,6 +47,11 @@ impl Dim {
         }
     }
 
+    /// One less.
+    pub fn minus_one(self) -> Dim {
+        self - Dim::constant(1)
+    }
+
     /// Its value as a size; `None` where a symbol is left or it is negative.
     pub fn size(&self) -> Option<usize> {
         self.known().and_then(|n| usize::try_from(n).ok())

@@ -1,5 +1,9 @@
 //! Convolutions: 2-D and transposed 2-D. (1-D ones are written with them in the standard library.)
 
+use super::rule::{self, Signature, Slide};
+use super::{OpError, Operation};
+use crate::graph::{Dim, TensorType};
+
 /// Attributes of a 2-D convolution (cross-correlation, as everywhere in the field).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2d {
@@ -27,4 +31,151 @@ pub struct ConvTranspose2d {
     pub dilation: [usize; 2],
     /// Channels are split into that many independent groups.
     pub groups: usize,
+}
+
+const OPERANDS: Signature = Signature::optional_last(&["x", "weight", "bias"]);
+
+impl Operation for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn signature(&self) -> Signature {
+        OPERANDS
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let (x, weight) = check_operands(operands, &["O", "C/groups", "KH", "KW"])?;
+        check_attributes(self.stride, self.dilation, self.groups)?;
+        let channels = weight.shape[1].clone() * Dim::from(self.groups);
+        check_channels(&channels, x)?;
+        let out = &weight.shape[0];
+        check_divides(self.groups, "output", out)?;
+        check_bias(operands.get(2), out)?;
+        let [kh, kw] = kernel(weight)?;
+        let [top, bottom, left, right] = self.padding;
+        let slide = |unit, kernel, i: usize, before, after| Slide {
+            unit,
+            kernel,
+            stride: self.stride[i],
+            before,
+            after,
+            dilation: self.dilation[i],
+            ceil: false,
+        };
+        let rows = slide("rows", kh, 0, top, bottom).count(&x.shape[2])?;
+        let columns = slide("columns", kw, 1, left, right).count(&x.shape[3])?;
+        Ok(TensorType { dtype: x.dtype, shape: vec![x.shape[0].clone(), out.clone(), rows, columns] })
+    }
+}
+
+impl Operation for ConvTranspose2d {
+    fn name(&self) -> &'static str {
+        "conv_transpose2d"
+    }
+
+    fn signature(&self) -> Signature {
+        OPERANDS
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let (x, weight) = check_operands(operands, &["C", "O/groups", "KH", "KW"])?;
+        check_attributes(self.stride, self.dilation, self.groups)?;
+        check_channels(&weight.shape[0], x)?;
+        check_divides(self.groups, "input", &weight.shape[0])?;
+        let out = weight.shape[1].clone() * Dim::from(self.groups);
+        check_bias(operands.get(2), &out)?;
+        let kernel = kernel(weight)?;
+        let mut shape = vec![x.shape[0].clone(), out];
+        for i in 0..2 {
+            let limit = self.stride[i].max(self.dilation[i]);
+            if self.output_padding[i] >= limit {
+                return Err(OpError::new(format!(
+                    "output_padding must be less than stride or dilation ({limit}), it is {}",
+                    self.output_padding[i]
+                )));
+            }
+            let size = (x.shape[2 + i].clone().minus_one()) * Dim::from(self.stride[i])
+                - Dim::from(self.padding[2 * i])
+                - Dim::from(self.padding[2 * i + 1])
+                + Dim::from(kernel[i]).minus_one() * Dim::from(self.dilation[i])
+                + Dim::from(self.output_padding[i])
+                + Dim::from(1);
+            if let Some(n) = size.known().filter(|&n| n < 1) {
+                let unit = ["rows", "columns"][i];
+                return Err(OpError::operand(0, format!("padding cuts all {unit}: {n} would be left")));
+            }
+            shape.push(size);
+        }
+        Ok(TensorType { dtype: x.dtype, shape })
+    }
+}
+
+fn check_operands<'a>(
+    operands: &[&'a TensorType],
+    weight_dims: &[&str],
+) -> Result<(&'a TensorType, &'a TensorType), OpError> {
+    let (x, weight) = (operands[0], operands[1]);
+    rule::float(0, "x", x)?;
+    rule::rank(0, "x", x, &["N", "C", "H", "W"])?;
+    rule::rank(1, "weight", weight, weight_dims)?;
+    rule::dtype(1, "weight", weight, x.dtype)?;
+    if let Some(bias) = operands.get(2) {
+        rule::rank(2, "bias", bias, &["O"])?;
+        rule::dtype(2, "bias", bias, x.dtype)?;
+    }
+    Ok((x, weight))
+}
+
+fn check_attributes(stride: [usize; 2], dilation: [usize; 2], groups: usize) -> Result<(), OpError> {
+    rule::at_least_one("stride", &stride)?;
+    rule::at_least_one("dilation", &dilation)?;
+    rule::at_least_one("groups", &[groups])
+}
+
+fn check_channels(expected: &Dim, x: &TensorType) -> Result<(), OpError> {
+    let found = &x.shape[1];
+    if found == expected {
+        return Ok(());
+    }
+    let doubt = rule::doubt(expected, found);
+    Err(OpError::operand(0, format!("`weight` expects {expected} input channels, `x` has {found}{doubt}")))
+}
+
+fn check_divides(groups: usize, which: &str, channels: &Dim) -> Result<(), OpError> {
+    if groups == 1 || channels.exact_div(&Dim::from(groups)).is_some() {
+        return Ok(());
+    }
+    Err(OpError::operand(
+        1,
+        format!("groups must divide the {which} channels: {groups} groups, {channels} channels"),
+    ))
+}
+
+fn check_bias(bias: Option<&&TensorType>, channels: &Dim) -> Result<(), OpError> {
+    match bias {
+        Some(b) if b.shape[0] != *channels => {
+            let doubt = rule::doubt(channels, &b.shape[0]);
+            Err(OpError::operand(
+                2,
+                format!(
+                    "`bias` must have one element for each of {channels} output channels, it has {}{doubt}",
+                    b.shape[0]
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Height and width of the kernel, which must be known.
+fn kernel(weight: &TensorType) -> Result<[usize; 2], OpError> {
+    let mut out = [0; 2];
+    for i in 0..2 {
+        let d = &weight.shape[2 + i];
+        out[i] = d.size().filter(|&n| n > 0).ok_or_else(|| {
+            OpError::operand(1, format!("the kernel must have a known size of at least 1, it is `{d}`"))
+        })?;
+    }
+    Ok(out)
 }

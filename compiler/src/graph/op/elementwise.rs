@@ -1,10 +1,19 @@
 //! Elementwise operations: unary, binary with broadcasting, select, cast, dropout, stop_gradient.
 
+use nnc_runtime::DType;
+
+use super::rule::{self, Signature};
+use super::{OpError, Operation};
+use crate::graph::TensorType;
+
 /// Elementwise functions of one operand. Floats unless said otherwise; definitions are PyTorch's.
+/// NaN stays NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)] // each is its own name
 pub enum Unary {
+    /// On i32 too (wraps).
     Neg,
+    /// On i32 too (wraps).
     Abs,
     Exp,
     Log,
@@ -36,18 +45,23 @@ pub enum Unary {
     Not,
 }
 
-/// Elementwise functions of two operands of one type, with NumPy broadcasting.
+/// Elementwise functions of two operands of one type, with NumPy broadcasting. Arithmetic is on
+/// floats and i32, where it wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // each is its own name
 pub enum Binary {
     Add,
     Sub,
     Mul,
+    /// i32: rounds towards zero; by zero is zero.
     Div,
+    /// Floats only.
     Pow,
+    /// NaN if one of the two is; `Min` likewise.
     Max,
     Min,
-    /// The comparisons give bool.
+    /// The comparisons give bool; with NaN they are false, but `Ne` true. `Eq` and `Ne` are on
+    /// bool too.
     Eq,
     Ne,
     Lt,
@@ -57,4 +71,199 @@ pub enum Binary {
     /// On bool.
     And,
     Or,
+}
+
+/// See [`Op::Where`](super::Op::Where).
+pub struct Where;
+
+/// See [`Op::Cast`](super::Op::Cast). Float to i32 rounds towards zero and saturates, NaN is 0;
+/// anything to bool is `!= 0`.
+pub struct Cast {
+    /// The type of the result.
+    pub to: DType,
+}
+
+/// See [`Op::Dropout`](super::Op::Dropout).
+pub struct Dropout {
+    /// Share of the elements that training drops.
+    pub probability: f64,
+}
+
+/// See [`Op::StopGradient`](super::Op::StopGradient).
+pub struct StopGradient;
+
+impl Operation for Unary {
+    fn name(&self) -> &'static str {
+        match self {
+            Unary::Neg => "neg",
+            Unary::Abs => "abs",
+            Unary::Exp => "exp",
+            Unary::Log => "log",
+            Unary::Sqrt => "sqrt",
+            Unary::Rsqrt => "rsqrt",
+            Unary::Tanh => "tanh",
+            Unary::Sigmoid => "sigmoid",
+            Unary::Relu => "relu",
+            Unary::LeakyRelu(_) => "leaky_relu",
+            Unary::Elu(_) => "elu",
+            Unary::Gelu => "gelu",
+            Unary::Silu => "silu",
+            Unary::HardSwish => "hard_swish",
+            Unary::HardSigmoid => "hard_sigmoid",
+            Unary::Erf => "erf",
+            Unary::Floor => "floor",
+            Unary::Sign => "sign",
+            Unary::Clamp(..) => "clamp",
+            Unary::Not => "not",
+        }
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let x = operands[0];
+        match self {
+            Unary::Not => rule::dtype(0, "x", x, DType::Bool)?,
+            Unary::Neg | Unary::Abs if x.dtype == DType::I32 => {}
+            _ => rule::float(0, "x", x)?,
+        }
+        if let Unary::Clamp(low, high) = self
+            && low > high
+        {
+            return Err(OpError::new(format!("the lower end {low} must not be above the upper end {high}")));
+        }
+        Ok(x.clone())
+    }
+}
+
+impl Binary {
+    /// True for the comparisons, whose result is bool.
+    pub fn is_comparison(self) -> bool {
+        matches!(self, Binary::Eq | Binary::Ne | Binary::Lt | Binary::Le | Binary::Gt | Binary::Ge)
+    }
+
+    /// True for `And` and `Or`, which are on bool.
+    pub fn is_logical(self) -> bool {
+        matches!(self, Binary::And | Binary::Or)
+    }
+}
+
+impl Operation for Binary {
+    fn name(&self) -> &'static str {
+        match self {
+            Binary::Add => "add",
+            Binary::Sub => "sub",
+            Binary::Mul => "mul",
+            Binary::Div => "div",
+            Binary::Pow => "pow",
+            Binary::Max => "max",
+            Binary::Min => "min",
+            Binary::Eq => "eq",
+            Binary::Ne => "ne",
+            Binary::Lt => "lt",
+            Binary::Le => "le",
+            Binary::Gt => "gt",
+            Binary::Ge => "ge",
+            Binary::And => "and",
+            Binary::Or => "or",
+        }
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["a", "b"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let (a, b) = (operands[0], operands[1]);
+        check_same_dtype(1, ("a", a), ("b", b))?;
+        if self.is_logical() {
+            rule::dtype(0, "a", a, DType::Bool)?;
+        } else if *self == Binary::Pow {
+            rule::float(0, "a", a)?;
+        } else if a.dtype == DType::Bool && !matches!(self, Binary::Eq | Binary::Ne) {
+            return Err(OpError::operand(0, format!("`{}` is on numbers, `a` is {a}", self.name())));
+        }
+        let dtype = if self.is_comparison() { DType::Bool } else { a.dtype };
+        Ok(TensorType { dtype, shape: rule::broadcast(&[("a", a), ("b", b)])? })
+    }
+}
+
+impl Operation for Where {
+    fn name(&self) -> &'static str {
+        "where"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["condition", "a", "b"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let (condition, a, b) = (operands[0], operands[1], operands[2]);
+        rule::dtype(0, "condition", condition, DType::Bool)?;
+        check_same_dtype(2, ("a", a), ("b", b))?;
+        let shape = rule::broadcast(&[("condition", condition), ("a", a), ("b", b)])?;
+        Ok(TensorType { dtype: a.dtype, shape })
+    }
+}
+
+impl Operation for Cast {
+    fn name(&self) -> &'static str {
+        "cast"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        Ok(TensorType { dtype: self.to, shape: operands[0].shape.clone() })
+    }
+}
+
+impl Operation for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        rule::float(0, "x", operands[0])?;
+        if !(0.0..=1.0).contains(&self.probability) {
+            return Err(OpError::new(format!(
+                "the probability must lie in 0 to 1, it is {}",
+                self.probability
+            )));
+        }
+        Ok(operands[0].clone())
+    }
+}
+
+impl Operation for StopGradient {
+    fn name(&self) -> &'static str {
+        "stop_gradient"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        Ok(operands[0].clone())
+    }
+}
+
+fn check_same_dtype(i: usize, a: (&str, &TensorType), b: (&str, &TensorType)) -> Result<(), OpError> {
+    if a.1.dtype == b.1.dtype {
+        return Ok(());
+    }
+    Err(OpError::operand(
+        i,
+        format!("`{}` and `{}` must have one element type, they are {} and {}", a.0, b.0, a.1, b.1),
+    )
+    .help("convert one of them with `cast`"))
 }

@@ -10,10 +10,9 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+pub mod rule;
 pub mod shape;
 pub mod source;
-
-use nnc_runtime::Tensor;
 
 use super::TensorType;
 pub use conv::{Conv2d, ConvTranspose2d};
@@ -21,6 +20,7 @@ pub use elementwise::{Binary, Unary};
 pub use norm::{BatchNorm, LocalResponseNorm};
 pub use pool::{AvgPool2d, MaxPool2d, Window};
 pub use reduce::ReduceKind;
+pub use rule::{Signature, check_type};
 pub use source::{Distribution, Literal, Parameter};
 
 /// A core operation with its attributes. Operands are the node's incoming edges, in the order
@@ -153,22 +153,80 @@ impl OpError {
     }
 }
 
-/// What every operation says of itself.
+/// What every operation says of itself. Implemented in the families' files; rules and evaluation
+/// may rely on the number of operands that the signature allows.
 pub trait Operation {
     /// Its name in the text form: `conv2d`.
     fn name(&self) -> &'static str;
-    /// Its attributes in the text form, e.g. `[("stride", "2x2")]`; defaults may be left out.
-    fn attributes(&self) -> Vec<(&'static str, String)>;
-    /// Shape rule.
+    /// Names and number of its operands.
+    fn signature(&self) -> Signature;
+    /// Shape rule. The caller checks the number of operands before, sizes of the result after.
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError>;
-    /// Reference semantics: plain loops, obviously right. `ty` is the (known) type of the result.
-    /// Floats are computed in the operands' type (f32 or f64).
-    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError>;
 }
 
 impl Op {
-    /// The type of the result for operands of these types.
-    pub fn infer(&self, _operands: &[&TensorType]) -> Result<TensorType, OpError> {
-        Err(OpError::new("not yet"))
+    /// Hands the operation, whatever its family, to a function.
+    fn with<R>(&self, f: impl FnOnce(&dyn Operation) -> R) -> R {
+        match self {
+            Op::Input => f(&source::Input),
+            Op::Parameter(p) => f(p),
+            Op::Constant(c) => f(c),
+            Op::Random(d) => f(d),
+            Op::Unary(u) => f(u),
+            Op::Binary(b) => f(b),
+            Op::Where => f(&elementwise::Where),
+            &Op::Cast(to) => f(&elementwise::Cast { to }),
+            Op::Conv2d(c) => f(c),
+            Op::ConvTranspose2d(c) => f(c),
+            Op::MatMul => f(&linear::MatMul),
+            Op::Linear => f(&linear::Linear),
+            Op::MaxPool2d(p) => f(p),
+            Op::AvgPool2d(p) => f(p),
+            &Op::AdaptiveMaxPool2d(output) => f(&pool::AdaptiveMaxPool2d { output }),
+            &Op::AdaptiveAvgPool2d(output) => f(&pool::AdaptiveAvgPool2d { output }),
+            Op::BatchNorm(b) => f(b),
+            Op::LocalResponseNorm(l) => f(l),
+            &Op::Dropout(probability) => f(&elementwise::Dropout { probability }),
+            &Op::Softmax(axis) => f(&norm::Softmax { axis }),
+            &Op::LogSoftmax(axis) => f(&norm::LogSoftmax { axis }),
+            Op::Reduce { kind, axes, keep } => f(&reduce::Reduce { kind: *kind, axes, keep: *keep }),
+            &Op::ArgMax { axis, keep } => f(&reduce::ArgMax { axis, keep }),
+            Op::Reshape(shape) => f(&shape::Reshape { shape }),
+            Op::Transpose(order) => f(&shape::Transpose { order }),
+            &Op::Concat(axis) => f(&shape::Concat { axis }),
+            Op::Slice { axis, start, end, step } => f(&shape::Slice { axis: *axis, start, end, step: *step }),
+            Op::Pad { pads, value } => f(&shape::Pad { pads, value: *value }),
+            Op::Broadcast(shape) => f(&shape::Broadcast { shape }),
+            &Op::Gather(axis) => f(&index::Gather { axis }),
+            &Op::OneHot(classes) => f(&index::OneHot { classes }),
+            Op::StopGradient => f(&elementwise::StopGradient),
+            Op::Relayout => f(&shape::Relayout),
+        }
+    }
+
+    /// Its name in the text form: `conv2d`, `relu`, `reduce_mean`.
+    pub fn name(&self) -> &'static str {
+        self.with(|o| o.name())
+    }
+
+    /// Names and number of its operands.
+    pub fn signature(&self) -> Signature {
+        self.with(|o| o.signature())
+    }
+
+    /// True for inputs, parameters, constants and random numbers: no operands, a given type.
+    pub fn is_source(&self) -> bool {
+        matches!(self, Op::Input | Op::Parameter(_) | Op::Constant(_) | Op::Random(_))
+    }
+
+    /// The type of the result for operands of these types. (Not for sources: their type is given;
+    /// check it with [`check_type`].)
+    pub fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        self.with(|o| {
+            o.signature().check_count(o.name(), operands.len())?;
+            let ty = o.infer(operands)?;
+            check_type(&ty)?;
+            Ok(ty)
+        })
     }
 }

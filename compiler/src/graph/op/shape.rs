@@ -1,1 +1,253 @@
 //! Movement of elements: reshape, transpose, concat, slice, pad, broadcast, relayout.
+
+use super::rule::{self, Signature};
+use super::{OpError, Operation};
+use crate::graph::{Dim, Shape, TensorType};
+
+/// See [`Op::Reshape`](super::Op::Reshape).
+pub struct Reshape<'a> {
+    /// The new shape.
+    pub shape: &'a Shape,
+}
+
+/// See [`Op::Transpose`](super::Op::Transpose).
+pub struct Transpose<'a> {
+    /// Axis `i` of the result is axis `order[i]` of the operand.
+    pub order: &'a [usize],
+}
+
+/// See [`Op::Concat`](super::Op::Concat).
+pub struct Concat {
+    /// The axis.
+    pub axis: usize,
+}
+
+/// See [`Op::Slice`](super::Op::Slice).
+pub struct Slice<'a> {
+    /// The axis.
+    pub axis: usize,
+    /// First index.
+    pub start: &'a Dim,
+    /// One past the last.
+    pub end: &'a Dim,
+    /// Step.
+    pub step: usize,
+}
+
+/// See [`Op::Pad`](super::Op::Pad).
+pub struct Pad<'a> {
+    /// Before and after, an axis each.
+    pub pads: &'a [(usize, usize)],
+    /// The value.
+    pub value: f64,
+}
+
+/// See [`Op::Broadcast`](super::Op::Broadcast).
+pub struct Broadcast<'a> {
+    /// The new shape.
+    pub shape: &'a Shape,
+}
+
+/// See [`Op::Relayout`](super::Op::Relayout). The identity on elements.
+pub struct Relayout;
+
+impl Operation for Reshape<'_> {
+    fn name(&self) -> &'static str {
+        "reshape"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let x = operands[0];
+        let ty = TensorType { dtype: x.dtype, shape: self.shape.clone() };
+        rule::check_type(&ty)?;
+        let (from, to) = (rule::elements(&x.shape), rule::elements(self.shape));
+        if from != to {
+            return Err(OpError::operand(
+                0,
+                format!("{ty} has {to} elements, `x` has {from}: {x}{}", rule::doubt(&to, &from)),
+            ));
+        }
+        Ok(ty)
+    }
+}
+
+impl Operation for Transpose<'_> {
+    fn name(&self) -> &'static str {
+        "transpose"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let x = operands[0];
+        let mut sorted = self.order.to_vec();
+        sorted.sort();
+        if !sorted.iter().copied().eq(0..x.rank()) {
+            return Err(OpError::operand(
+                0,
+                format!("the order of axes must name each axis of `x` once, it is {:?} for {x}", self.order),
+            ));
+        }
+        Ok(TensorType { dtype: x.dtype, shape: self.order.iter().map(|&a| x.shape[a].clone()).collect() })
+    }
+}
+
+impl Operation for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::list(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let first = operands[0];
+        rule::axis(0, "x0", first, self.axis)?;
+        let mut size = Dim::from(0);
+        for (i, &x) in operands.iter().enumerate() {
+            if x.dtype != first.dtype {
+                return Err(OpError::operand(
+                    i,
+                    format!("all operands must be of {}, `x{i}` is {x}", first.dtype),
+                ));
+            }
+            if x.rank() != first.rank() {
+                return Err(OpError::operand(
+                    i,
+                    format!(
+                        "all operands must have {} dimensions as `x0` ({first}), `x{i}` is {x}",
+                        first.rank()
+                    ),
+                ));
+            }
+            let differs = |&k: &usize| k != self.axis && x.shape[k] != first.shape[k];
+            if let Some(k) = (0..x.rank()).find(differs) {
+                let (expected, found) = (&first.shape[k], &x.shape[k]);
+                return Err(OpError::operand(
+                    i,
+                    format!(
+                        "operands may differ in axis {} only: dimension {k} is {expected} in `x0` ({first}) and {found} in `x{i}` ({x}){}",
+                        self.axis,
+                        rule::doubt(expected, found)
+                    ),
+                ));
+            }
+            size = size + x.shape[self.axis].clone();
+        }
+        let mut shape = first.shape.clone();
+        shape[self.axis] = size;
+        Ok(TensorType { dtype: first.dtype, shape })
+    }
+}
+
+impl Operation for Slice<'_> {
+    fn name(&self) -> &'static str {
+        "slice"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let x = operands[0];
+        rule::axis(0, "x", x, self.axis)?;
+        rule::at_least_one("step", &[self.step])?;
+        let size = &x.shape[self.axis];
+        let (start, end) = (self.start, self.end);
+        let below = |a: &Dim, b: &Dim| (a.clone() - b.clone()).known().is_some_and(|n| n < 0);
+        if below(start, &Dim::from(0)) || below(size, end) {
+            return Err(OpError::operand(
+                0,
+                format!("{start}..{end} must lie in 0..{size}, axis {} of `x`: {x}", self.axis),
+            ));
+        }
+        let length = end.clone() - start.clone();
+        if length.known().is_some_and(|n| n < 1) {
+            return Err(OpError::operand(0, format!("{start}..{end} must not be empty")));
+        }
+        let mut shape = x.shape.clone();
+        shape[self.axis] = length.ceil_div(&Dim::from(self.step));
+        Ok(TensorType { dtype: x.dtype, shape })
+    }
+}
+
+impl Operation for Pad<'_> {
+    fn name(&self) -> &'static str {
+        "pad"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let x = operands[0];
+        if self.pads.len() != x.rank() {
+            return Err(OpError::operand(
+                0,
+                format!(
+                    "padding must be given for each of the {} axes of `x`, it is given for {}: {x}",
+                    x.rank(),
+                    self.pads.len()
+                ),
+            ));
+        }
+        let padded =
+            |(d, &(before, after)): (&Dim, &(usize, usize))| d.clone() + Dim::from(before) + Dim::from(after);
+        Ok(TensorType { dtype: x.dtype, shape: x.shape.iter().zip(self.pads).map(padded).collect() })
+    }
+}
+
+impl Operation for Broadcast<'_> {
+    fn name(&self) -> &'static str {
+        "broadcast"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let x = operands[0];
+        let ty = TensorType { dtype: x.dtype, shape: self.shape.clone() };
+        if x.rank() > ty.rank() {
+            return Err(OpError::operand(0, format!("{ty} has fewer dimensions than `x`: {x}")));
+        }
+        let offset = ty.rank() - x.rank();
+        for (k, d) in x.shape.iter().enumerate() {
+            let target = &self.shape[offset + k];
+            if d != target && *d != Dim::from(1) {
+                let doubt = rule::doubt(target, d);
+                return Err(OpError::operand(
+                    0,
+                    format!(
+                        "`x` does not broadcast to {ty}: dimension {k} must be {target} or 1, it is {d} in {x}{doubt}"
+                    ),
+                ));
+            }
+        }
+        Ok(ty)
+    }
+}
+
+impl Operation for Relayout {
+    fn name(&self) -> &'static str {
+        "relayout"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        Ok(operands[0].clone())
+    }
+}

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use super::rule::Signature;
+use super::{OpError, Operation};
+use crate::graph::TensorType;
+
 pub use nnc_runtime::program::Initializer;
 
 /// A tensor with a name in the weights file.
@@ -39,4 +43,68 @@ pub enum Distribution {
         /// Standard deviation.
         std: f64,
     },
+}
+
+/// See [`Op::Input`](super::Op::Input).
+pub struct Input;
+
+/// Sources have no operands, and their type is given with the node, not found by a rule.
+fn type_is_given(name: &str) -> Result<TensorType, OpError> {
+    Err(OpError::new(format!("the type of `{name}` is given, not inferred")))
+}
+
+impl Operation for Input {
+    fn name(&self) -> &'static str {
+        "input"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&[])
+    }
+
+    fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
+        type_is_given(self.name())
+    }
+}
+
+impl Operation for Parameter {
+    fn name(&self) -> &'static str {
+        "parameter"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&[])
+    }
+
+    fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
+        type_is_given(self.name())
+    }
+}
+
+impl Operation for Literal {
+    fn name(&self) -> &'static str {
+        "constant"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&[])
+    }
+
+    fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
+        type_is_given(self.name())
+    }
+}
+
+impl Operation for Distribution {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&[])
+    }
+
+    fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
+        type_is_given(self.name())
+    }
 }
