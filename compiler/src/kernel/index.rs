@@ -122,6 +122,16 @@ impl Index {
         })
     }
 
+    /// Calls the function with every variable in it (some more than once).
+    pub fn each_var(&self, f: &mut dyn FnMut(Var)) {
+        for a in self.terms.keys() {
+            match a {
+                Atom::Var(v) => f(*v),
+                Atom::Div(i, _) | Atom::Mod(i, _) => i.each_var(f),
+            }
+        }
+    }
+
     /// `Some(c)` if it is `c·v` plus something without `v`.
     pub fn stride_of(&self, v: Var) -> Option<i64> {
         let inside = |a: &Atom| matches!(a, Atom::Div(i, _) | Atom::Mod(i, _) if i.mentions(v));

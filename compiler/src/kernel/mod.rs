@@ -13,6 +13,8 @@
 
 pub mod index;
 pub mod module;
+pub mod print;
+pub mod verify;
 
 use nnc_dsl::Span;
 use nnc_runtime::DType;
@@ -155,6 +157,10 @@ pub enum Stmt {
     },
 }
 
+/// A value that [`Expr::Let`] has named; unique in its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Local(pub u32);
+
 /// A scalar expression. Types are strict: operands of an operation have one type, [`Expr::Cast`] converts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
@@ -195,6 +201,10 @@ pub enum Expr {
     Fma(Box<Expr>, Box<Expr>, Box<Expr>),
     /// Conversion; float to i32 truncates and saturates (NaN is 0), anything to bool is `!= 0`.
     Cast(DType, Box<Expr>),
+    /// The second expression, where the name stands for the value of the first (computed once).
+    Let(Local, Box<Expr>, Box<Expr>),
+    /// The value of a name.
+    Local(Local),
 }
 
 /// Functions of one operand. Those past `Bits` are expanded by [`math`] into the ones before.
@@ -229,10 +239,11 @@ pub enum BinOp {
     Add,
     Sub,
     Mul,
-    /// f32; i32 truncates, by zero is zero.
+    /// f32; i32 truncates, by zero is zero, `MIN / -1` wraps.
     Div,
-    /// NaN if one is.
+    /// `a is NaN or a > b ? a : b`, and NaN if b is: NaN wins; of equal zeros it is the second.
     Max,
+    /// Likewise, with `a < b`.
     Min,
     /// To bool; comparisons with NaN are false, but `Ne` true.
     Eq,
@@ -242,12 +253,32 @@ pub enum BinOp {
     /// On bool and i32.
     And,
     Or,
-    /// On i32.
+    /// On i32; the amount counts modulo 32.
     Shl,
-    /// Arithmetic, on i32.
+    /// Arithmetic, on i32; likewise.
     Shr,
     /// f32; expanded by [`math`].
     Pow,
+}
+
+impl Expr {
+    /// Calls the function with the expression and all inside it, outer ones first.
+    pub fn walk<'a>(&'a self, f: &mut dyn FnMut(&'a Expr)) {
+        f(self);
+        match self {
+            Expr::Const(..) | Expr::Index(_) | Expr::Load(..) | Expr::Local(_) => {}
+            Expr::Unary(_, a) | Expr::Cast(_, a) | Expr::Gather { at: a, .. } => a.walk(f),
+            Expr::Binary(_, a, b) | Expr::Let(_, a, b) | Expr::Guarded { value: a, otherwise: b, .. } => {
+                a.walk(f);
+                b.walk(f);
+            }
+            Expr::Select(a, b, c) | Expr::Fma(a, b, c) => {
+                a.walk(f);
+                b.walk(f);
+                c.walk(f);
+            }
+        }
+    }
 }
 
 impl Kernel {
@@ -321,6 +352,22 @@ impl Kernel {
     /// The buffers in global memory, in order: the kernel's arguments.
     pub fn params(&self) -> impl Iterator<Item = &Buffer> {
         self.buffers.iter().filter(|b| matches!(b.memory, Memory::Global(_)))
+    }
+
+    /// The buffer.
+    pub fn buffer_of(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0 as usize]
+    }
+
+    /// The variable's name.
+    pub fn var_name(&self, v: Var) -> String {
+        self.vars.get(v.0 as usize).map_or_else(|| format!("v{}", v.0), |v| v.name.clone())
+    }
+
+    /// The offset of `buffer[index]` from the buffer's first element, in elements.
+    pub fn flat(&self, buffer: BufferId, index: &[Index]) -> Index {
+        let strides = &self.buffer_of(buffer).strides;
+        index.iter().zip(strides).fold(Index::default(), |sum, (i, &s)| sum + i.clone() * s as i64)
     }
 
     /// The number of tasks.
