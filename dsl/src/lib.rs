@@ -5,7 +5,14 @@
 
 pub mod ast;
 pub mod diagnostic;
+mod errors;
+mod lexer;
+mod parser;
 pub mod source;
+pub mod stdlib;
+mod token;
 
 pub use diagnostic::{Diagnostic, Label, Severity};
-pub use source::{FileId, SourceMap, Span};
+pub use errors::MAX_ERRORS;
+pub use parser::{MAX_HEIGHT, MAX_NESTING, parse};
+pub use source::{FileId, MAX_SOURCE_BYTES, SourceMap, Span};

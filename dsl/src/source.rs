@@ -6,6 +6,11 @@
 
 use std::fmt;
 
+use crate::diagnostic::Diagnostic;
+
+/// The largest source that is read, in bytes. Programs have a few kilobytes; filters written out by hand some more.
+pub const MAX_SOURCE_BYTES: usize = 4 << 20;
+
 /// Index of a file in a [`SourceMap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FileId(pub u32);
@@ -77,6 +82,12 @@ impl SourceMap {
     /// The file of that index.
     pub fn file(&self, id: FileId) -> &SourceFile {
         &self.files[id.0 as usize]
+    }
+
+    /// Says that a source is larger than [`MAX_SOURCE_BYTES`]; for readers, which need not read more of it.
+    pub fn too_large(name: &str) -> Diagnostic {
+        Diagnostic::global(format!("`{name}` is larger than {} MiB", MAX_SOURCE_BYTES >> 20))
+            .note("a source of that size is refused; weights belong into a `.safetensors` file")
     }
 
     /// All files, in the order in which they were added.
