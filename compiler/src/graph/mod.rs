@@ -7,7 +7,9 @@
 //! the text form shows it.
 
 pub mod dim;
+pub mod interpret;
 pub mod op;
+pub mod specialise;
 
 use nnc_dsl::Span;
 use nnc_runtime::DType;

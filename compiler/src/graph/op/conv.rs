@@ -1,5 +1,8 @@
 //! Convolutions: 2-D and transposed 2-D. (1-D ones are written with them in the standard library.)
 
+use nnc_runtime::Tensor;
+
+use super::reference::{self, Float, Target, for_dtype, inside};
 use super::rule::{self, Signature, Slide};
 use super::{OpError, Operation};
 use crate::graph::{Dim, TensorType};
@@ -46,7 +49,7 @@ impl Operation for Conv2d {
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let (x, weight) = check_operands(operands, &["O", "C/groups", "KH", "KW"])?;
-        check_attributes(self.stride, self.dilation, self.groups)?;
+        check_attributes(self.stride, self.padding, self.dilation, self.groups)?;
         let channels = weight.shape[1].clone() * Dim::from(self.groups);
         check_channels(&channels, x)?;
         let out = &weight.shape[0];
@@ -67,6 +70,10 @@ impl Operation for Conv2d {
         let columns = slide("columns", kw, 1, left, right).count(&x.shape[3])?;
         Ok(TensorType { dtype: x.dtype, shape: vec![x.shape[0].clone(), out.clone(), rows, columns] })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => self.eval_as::<T>(operands, to))
+    }
 }
 
 impl Operation for ConvTranspose2d {
@@ -80,7 +87,7 @@ impl Operation for ConvTranspose2d {
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let (x, weight) = check_operands(operands, &["C", "O/groups", "KH", "KW"])?;
-        check_attributes(self.stride, self.dilation, self.groups)?;
+        check_attributes(self.stride, self.padding, self.dilation, self.groups)?;
         check_channels(&weight.shape[0], x)?;
         check_divides(self.groups, "input", &weight.shape[0])?;
         let out = weight.shape[1].clone() * Dim::from(self.groups);
@@ -109,6 +116,10 @@ impl Operation for ConvTranspose2d {
         }
         Ok(TensorType { dtype: x.dtype, shape })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => self.eval_as::<T>(operands, to))
+    }
 }
 
 fn check_operands<'a>(
@@ -127,7 +138,13 @@ fn check_operands<'a>(
     Ok((x, weight))
 }
 
-fn check_attributes(stride: [usize; 2], dilation: [usize; 2], groups: usize) -> Result<(), OpError> {
+fn check_attributes(
+    stride: [usize; 2],
+    padding: [usize; 4],
+    dilation: [usize; 2],
+    groups: usize,
+) -> Result<(), OpError> {
+    rule::not_huge("padding", &padding)?;
     rule::at_least_one("stride", &stride)?;
     rule::at_least_one("dilation", &dilation)?;
     rule::at_least_one("groups", &[groups])
@@ -178,4 +195,107 @@ fn kernel(weight: &TensorType) -> Result<[usize; 2], OpError> {
         })?;
     }
     Ok(out)
+}
+
+impl Conv2d {
+    fn eval_as<T: Float>(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let (x, weight) = (reference::elements::<T>(operands, 0)?, reference::elements::<T>(operands, 1)?);
+        let (&[_, _, height, width], &[out_channels, channels, kh, kw], &[batch, _, rows, columns]) =
+            (operands[0].shape(), operands[1].shape(), &to.shape[..])
+        else {
+            return Err(OpError::new("`conv2d` needs 4 dimensions"));
+        };
+        let (sh, sw) = (self.stride[0], self.stride[1]);
+        let mut out = vec![T::default(); reference::count(&to.shape)];
+        for (n, o) in (0..batch).flat_map(|n| (0..out_channels).map(move |o| (n, o))) {
+            let plane = &mut out[(n * out_channels + o) * rows * columns..][..rows * columns];
+            let group = o / (out_channels / self.groups);
+            for (c, i, j) in taps(channels, kh, kw) {
+                let w = weight[((o * channels + c) * kh + i) * kw + j];
+                let c = (n * self.groups + group) * channels + c;
+                let x = &x[c * height * width..][..height * width];
+                let (tap_row, tap_column) = self.tap(i, j);
+                let inner = inside(columns, sw, tap_column, width);
+                if inner.is_empty() {
+                    continue;
+                }
+                for row in inside(rows, sh, tap_row, height) {
+                    let y = &mut plane[row * columns..][inner.clone()];
+                    let x = &x[(row * sh).wrapping_add_signed(tap_row) * width..][..width];
+                    let first = (inner.start * sw).wrapping_add_signed(tap_column);
+                    add_product(y, w, &x[first..], sw);
+                }
+            }
+        }
+        add_bias(&mut out, operands, rows * columns)?;
+        reference::tensor(&to.shape, out)
+    }
+
+    /// Row and column of the input under tap (i, j) of the window at (0, 0).
+    fn tap(&self, i: usize, j: usize) -> (isize, isize) {
+        let at = |k: usize, axis: usize, before: usize| (k * self.dilation[axis]) as isize - before as isize;
+        (at(i, 0, self.padding[0]), at(j, 1, self.padding[2]))
+    }
+}
+
+impl ConvTranspose2d {
+    fn eval_as<T: Float>(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let (x, weight) = (reference::elements::<T>(operands, 0)?, reference::elements::<T>(operands, 1)?);
+        let (&[_, channels, height, width], &[_, out_channels, kh, kw], &[batch, _, rows, columns]) =
+            (operands[0].shape(), operands[1].shape(), &to.shape[..])
+        else {
+            return Err(OpError::new("`conv_transpose2d` needs 4 dimensions"));
+        };
+        let mut out = vec![T::default(); reference::count(&to.shape)];
+        for (n, c) in (0..batch).flat_map(|n| (0..channels).map(move |c| (n, c))) {
+            let x = &x[(n * channels + c) * height * width..][..height * width];
+            let group = c / (channels / self.groups);
+            for (o, i, j) in taps(out_channels, kh, kw) {
+                let w = weight[((c * out_channels + o) * kh + i) * kw + j];
+                let o = (n * self.groups + group) * out_channels + o;
+                let plane = &mut out[o * rows * columns..][..rows * columns];
+                // The input element (h, w) goes to (h, w)·stride + tap.
+                let tap_row = (i * self.dilation[0]) as isize - self.padding[0] as isize;
+                let tap_column = (j * self.dilation[1]) as isize - self.padding[2] as isize;
+                for h in inside(height, self.stride[0], tap_row, rows) {
+                    let row = (h * self.stride[0]).wrapping_add_signed(tap_row) * columns;
+                    for v in inside(width, self.stride[1], tap_column, columns) {
+                        let at = row + (v * self.stride[1]).wrapping_add_signed(tap_column);
+                        plane[at] = plane[at].add(w.mul(x[h * width + v]));
+                    }
+                }
+            }
+        }
+        add_bias(&mut out, operands, rows * columns)?;
+        reference::tensor(&to.shape, out)
+    }
+}
+
+/// Channel, row, column of every element of a kernel.
+fn taps(channels: usize, kh: usize, kw: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..channels).flat_map(move |c| (0..kh).flat_map(move |i| (0..kw).map(move |j| (c, i, j))))
+}
+
+/// `y[k] += w·x[k·stride]`
+fn add_product<T: Float>(y: &mut [T], w: T, x: &[T], stride: usize) {
+    if stride == 1 {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = y.add(w.mul(x));
+        }
+    } else {
+        for (k, y) in y.iter_mut().enumerate() {
+            *y = y.add(w.mul(x[k * stride]));
+        }
+    }
+}
+
+/// Adds the optional third operand to every plane of its channel.
+fn add_bias<T: Float>(out: &mut [T], operands: &[&Tensor], plane: usize) -> Result<(), OpError> {
+    if operands.len() > 2 {
+        let bias = reference::elements::<T>(operands, 2)?;
+        for (plane, &b) in out.chunks_mut(plane).zip(bias.iter().cycle()) {
+            plane.iter_mut().for_each(|y| *y = y.add(b));
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! Elementwise operations: unary, binary with broadcasting, select, cast, dropout, stop_gradient.
 
-use nnc_runtime::DType;
+use nnc_runtime::{DType, Tensor};
 
+use super::reference::{self, Element, Float, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
 use super::{OpError, Operation};
 use crate::graph::TensorType;
@@ -92,6 +93,47 @@ pub struct Dropout {
 /// See [`Op::StopGradient`](super::Op::StopGradient).
 pub struct StopGradient;
 
+impl Unary {
+    /// The function on floats. (`Not` is on bool: here the identity.)
+    fn apply<T: Float>(self, x: T) -> T {
+        let c = T::from_f64;
+        let sigmoid = |x: T| c(1.0).div(c(1.0).add(x.neg().exp()));
+        // NaN is neither below nor above.
+        let clamp = |x: T, low: T, high: T| {
+            if x < low {
+                low
+            } else if x > high {
+                high
+            } else {
+                x
+            }
+        };
+        match self {
+            Unary::Neg => x.neg(),
+            Unary::Abs => x.abs(),
+            Unary::Exp => x.exp(),
+            Unary::Log => x.ln(),
+            Unary::Sqrt => x.sqrt(),
+            Unary::Rsqrt => c(1.0).div(x.sqrt()),
+            Unary::Tanh => x.tanh(),
+            Unary::Sigmoid => sigmoid(x),
+            Unary::Relu if x < c(0.0) => c(0.0),
+            Unary::LeakyRelu(slope) if x < c(0.0) => c(slope).mul(x),
+            Unary::Elu(alpha) if x < c(0.0) => c(alpha).mul(x.exp_m1()),
+            Unary::Gelu => c(0.5).mul(x).mul(c(1.0).add(x.mul(c(std::f64::consts::FRAC_1_SQRT_2)).erf())),
+            Unary::Silu => x.mul(sigmoid(x)),
+            Unary::HardSwish => x.mul(clamp(x.add(c(3.0)), c(0.0), c(6.0))).div(c(6.0)),
+            Unary::HardSigmoid => clamp(x.add(c(3.0)), c(0.0), c(6.0)).div(c(6.0)),
+            Unary::Erf => x.erf(),
+            Unary::Floor => x.floor(),
+            Unary::Sign if x > c(0.0) => c(1.0),
+            Unary::Sign if x < c(0.0) => c(-1.0),
+            Unary::Clamp(low, high) => clamp(x, c(low), c(high)),
+            Unary::Relu | Unary::LeakyRelu(_) | Unary::Elu(_) | Unary::Sign | Unary::Not => x,
+        }
+    }
+}
+
 impl Operation for Unary {
     fn name(&self) -> &'static str {
         match self {
@@ -135,6 +177,16 @@ impl Operation for Unary {
             return Err(OpError::new(format!("the lower end {low} must not be above the upper end {high}")));
         }
         Ok(x.clone())
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let x = operands[0];
+        match self {
+            Unary::Not => map(operands, to, |b: bool| !b),
+            Unary::Neg => for_dtype!(numbers, x.dtype(), T => map(operands, to, <T as Number>::neg)),
+            Unary::Abs => for_dtype!(numbers, x.dtype(), T => map(operands, to, <T as Number>::abs)),
+            _ => for_dtype!(floats, x.dtype(), T => map(operands, to, |x: T| self.apply(x))),
+        }
     }
 }
 
@@ -188,6 +240,27 @@ impl Operation for Binary {
         let dtype = if self.is_comparison() { DType::Bool } else { a.dtype };
         Ok(TensorType { dtype, shape: rule::broadcast(&[("a", a), ("b", b)])? })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let dtype = operands[0].dtype();
+        match self {
+            Binary::And => zip(operands, to, |a: bool, b: bool| a & b),
+            Binary::Or => zip(operands, to, |a: bool, b: bool| a | b),
+            Binary::Eq => for_dtype!(all, dtype, T => zip(operands, to, |a: T, b: T| a == b)),
+            Binary::Ne => for_dtype!(all, dtype, T => zip(operands, to, |a: T, b: T| a != b)),
+            Binary::Lt => for_dtype!(numbers, dtype, T => zip(operands, to, |a: T, b: T| a < b)),
+            Binary::Le => for_dtype!(numbers, dtype, T => zip(operands, to, |a: T, b: T| a <= b)),
+            Binary::Gt => for_dtype!(numbers, dtype, T => zip(operands, to, |a: T, b: T| a > b)),
+            Binary::Ge => for_dtype!(numbers, dtype, T => zip(operands, to, |a: T, b: T| a >= b)),
+            Binary::Add => for_dtype!(numbers, dtype, T => zip(operands, to, T::add)),
+            Binary::Sub => for_dtype!(numbers, dtype, T => zip(operands, to, T::sub)),
+            Binary::Mul => for_dtype!(numbers, dtype, T => zip(operands, to, T::mul)),
+            Binary::Div => for_dtype!(numbers, dtype, T => zip(operands, to, <T as Number>::div)),
+            Binary::Max => for_dtype!(numbers, dtype, T => zip(operands, to, <T as Number>::max)),
+            Binary::Min => for_dtype!(numbers, dtype, T => zip(operands, to, <T as Number>::min)),
+            Binary::Pow => for_dtype!(floats, dtype, T => zip(operands, to, T::powf)),
+        }
+    }
 }
 
 impl Operation for Where {
@@ -206,6 +279,16 @@ impl Operation for Where {
         let shape = rule::broadcast(&[("condition", condition), ("a", a), ("b", b)])?;
         Ok(TensorType { dtype: a.dtype, shape })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let condition = reference::elements::<bool>(operands, 0)?;
+        for_dtype!(all, operands[1].dtype(), T => {
+            let (a, b) = (reference::elements::<T>(operands, 1)?, reference::elements::<T>(operands, 2)?);
+            let walk = |i: usize| Walk::new(&to.shape, broadcast_strides(operands[i].shape(), &to.shape), 0);
+            let pick = |((c, i), j): ((usize, usize), usize)| if condition[c] { a[i] } else { b[j] };
+            reference::tensor(&to.shape, walk(0).zip(walk(1)).zip(walk(2)).map(pick).collect())
+        })
+    }
 }
 
 impl Operation for Cast {
@@ -219,6 +302,12 @@ impl Operation for Cast {
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         Ok(TensorType { dtype: self.to, shape: operands[0].shape.clone() })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(all, operands[0].dtype(), From => for_dtype!(all, to.dtype, To => {
+            map(operands, to, |x: From| To::from_f64(x.to_f64()))
+        }))
     }
 }
 
@@ -241,6 +330,10 @@ impl Operation for Dropout {
         }
         Ok(operands[0].clone())
     }
+
+    fn eval(&self, operands: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
+        Ok(operands[0].clone())
+    }
 }
 
 impl Operation for StopGradient {
@@ -255,6 +348,10 @@ impl Operation for StopGradient {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         Ok(operands[0].clone())
     }
+
+    fn eval(&self, operands: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
+        Ok(operands[0].clone())
+    }
 }
 
 fn check_same_dtype(i: usize, a: (&str, &TensorType), b: (&str, &TensorType)) -> Result<(), OpError> {
@@ -266,4 +363,23 @@ fn check_same_dtype(i: usize, a: (&str, &TensorType), b: (&str, &TensorType)) ->
         format!("`{}` and `{}` must have one element type, they are {} and {}", a.0, b.0, a.1, b.1),
     )
     .help("convert one of them with `cast`"))
+}
+
+fn map<A: Element, B: Element>(
+    operands: &[&Tensor],
+    to: &Target,
+    f: impl Fn(A) -> B,
+) -> Result<Tensor, OpError> {
+    let x = reference::elements::<A>(operands, 0)?;
+    reference::tensor(&to.shape, x.iter().map(|&x| f(x)).collect())
+}
+
+fn zip<A: Element, B: Element>(
+    operands: &[&Tensor],
+    to: &Target,
+    f: impl Fn(A, A) -> B,
+) -> Result<Tensor, OpError> {
+    let (a, b) = (reference::elements::<A>(operands, 0)?, reference::elements::<A>(operands, 1)?);
+    let walk = |i: usize| Walk::new(&to.shape, broadcast_strides(operands[i].shape(), &to.shape), 0);
+    reference::tensor(&to.shape, walk(0).zip(walk(1)).map(|(i, j)| f(a[i], b[j])).collect())
 }

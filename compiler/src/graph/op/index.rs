@@ -1,7 +1,8 @@
 //! Indexing: gather, one_hot.
 
-use nnc_runtime::DType;
+use nnc_runtime::{DType, Tensor};
 
+use super::reference::{self, Element, Target, for_dtype};
 use super::rule::{self, Signature};
 use super::{OpError, Operation};
 use crate::graph::{Dim, TensorType};
@@ -35,6 +36,22 @@ impl Operation for Gather {
         shape.splice(self.axis..self.axis + 1, indices.shape.iter().cloned());
         Ok(TensorType { dtype: table.dtype, shape })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let indices = reference::elements::<i32>(operands, 1)?;
+        for_dtype!(all, to.dtype, T => {
+            let table = reference::elements::<T>(operands, 0)?;
+            let (outer, size, inner) = reference::around(operands[0].shape(), self.axis);
+            let mut out = Vec::with_capacity(reference::count(&to.shape));
+            for o in 0..outer {
+                for &i in indices {
+                    let row = o * size + (i.max(0) as usize).min(size - 1);
+                    out.extend_from_slice(&table[row * inner..(row + 1) * inner]);
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
+    }
 }
 
 impl Operation for OneHot {
@@ -52,5 +69,13 @@ impl Operation for OneHot {
         let mut shape = operands[0].shape.clone();
         shape.push(Dim::from(self.classes));
         Ok(TensorType { dtype: DType::F32, shape })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let indices = reference::elements::<i32>(operands, 0)?;
+        for_dtype!(all, to.dtype, T => {
+            let row = |&i: &i32| (0..self.classes).map(move |c| T::from_f64(f64::from(u8::from(c as i64 == i64::from(i)))));
+            reference::tensor(&to.shape, indices.iter().flat_map(row).collect())
+        })
     }
 }

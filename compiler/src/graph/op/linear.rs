@@ -1,5 +1,8 @@
 //! Contractions: matmul and linear.
 
+use nnc_runtime::Tensor;
+
+use super::reference::{self, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
 use super::{OpError, Operation};
 use crate::graph::TensorType;
@@ -40,6 +43,30 @@ impl Operation for MatMul {
             .map_err(|e| OpError { message: format!("in the batch dimensions, {}", e.message), ..e })?;
         shape.extend([m.clone(), n.clone()]);
         Ok(TensorType { dtype: a.dtype, shape })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => {
+            let (a, b) = (reference::elements::<T>(operands, 0)?, reference::elements::<T>(operands, 1)?);
+            let ([a_batch @ .., m, k], [b_batch @ .., _, n]) = (operands[0].shape(), operands[1].shape()) else {
+                return Err(OpError::new("`matmul` needs matrices"));
+            };
+            let (m, k, n) = (*m, *k, *n);
+            let batch = &to.shape[..to.shape.len() - 2];
+            let matrices = |shape: &[usize]| Walk::new(batch, broadcast_strides(shape, batch), 0);
+            let mut out = vec![T::default(); reference::count(&to.shape)];
+            for ((a_at, b_at), out) in matrices(a_batch).zip(matrices(b_batch)).zip(out.chunks_mut(m * n)) {
+                let (a, b) = (&a[a_at * m * k..][..m * k], &b[b_at * k * n..][..k * n]);
+                for (a, out) in a.chunks(k).zip(out.chunks_mut(n)) {
+                    for (&a, b) in a.iter().zip(b.chunks(n)) {
+                        for (out, &b) in out.iter_mut().zip(b) {
+                            *out = out.add(a.mul(b));
+                        }
+                    }
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
     }
 }
 
@@ -87,5 +114,21 @@ impl Operation for Linear {
         let mut shape = x.shape.clone();
         shape[x.rank() - 1] = out.clone();
         Ok(TensorType { dtype: x.dtype, shape })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => {
+            let (x, weight) = (reference::elements::<T>(operands, 0)?, reference::elements::<T>(operands, 1)?);
+            let bias = if operands.len() > 2 { Some(reference::elements::<T>(operands, 2)?) } else { None };
+            let features = operands[1].shape()[1];
+            let mut out = Vec::with_capacity(reference::count(&to.shape));
+            for x in x.chunks(features) {
+                for (o, w) in weight.chunks(features).enumerate() {
+                    let sum = x.iter().zip(w).fold(T::default(), |sum, (&x, &w)| sum.add(x.mul(w)));
+                    out.push(bias.map_or(sum, |b| sum.add(b[o])));
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
     }
 }

@@ -10,9 +10,12 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+pub mod reference;
 pub mod rule;
 pub mod shape;
 pub mod source;
+
+use nnc_runtime::Tensor;
 
 use super::TensorType;
 pub use conv::{Conv2d, ConvTranspose2d};
@@ -20,6 +23,7 @@ pub use elementwise::{Binary, Unary};
 pub use norm::{BatchNorm, LocalResponseNorm};
 pub use pool::{AvgPool2d, MaxPool2d, Window};
 pub use reduce::ReduceKind;
+use reference::Target;
 pub use rule::{Signature, check_type};
 pub use source::{Distribution, Literal, Parameter};
 
@@ -162,6 +166,9 @@ pub trait Operation {
     fn signature(&self) -> Signature;
     /// Shape rule. The caller checks the number of operands before, sizes of the result after.
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError>;
+    /// Reference semantics: plain loops, obviously right, floats computed in the operands' type.
+    /// The operands are row-major and fit the shape rule, `to` is what it gives.
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError>;
 }
 
 impl Op {
@@ -228,5 +235,22 @@ impl Op {
             check_type(&ty)?;
             Ok(ty)
         })
+    }
+
+    /// The value for operands of these values: the reference semantics, in plain loops. `ty` is the
+    /// node's type; its element type decides what a constant, cast or one_hot gives (so that a
+    /// graph can be evaluated in f64). Inputs, parameters and random numbers have no value here.
+    pub fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
+        let shape = ty.sizes().ok_or_else(|| OpError::new(format!("{ty} has no known size")))?;
+        if !self.is_source() {
+            let types: Vec<TensorType> =
+                operands.iter().map(|t| TensorType::new(t.dtype(), t.shape())).collect();
+            types.iter().try_for_each(check_type)?;
+            let found = self.infer(&types.iter().collect::<Vec<_>>())?;
+            if found.shape != ty.shape {
+                return Err(OpError::new(format!("the result should be {ty}, it would be {found}")));
+            }
+        }
+        self.with(|o| o.eval(operands, &Target { dtype: ty.dtype, shape }))
     }
 }

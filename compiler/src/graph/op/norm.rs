@@ -1,5 +1,8 @@
 //! Normalisation: batch normalisation, local response normalisation, softmax, log_softmax.
 
+use nnc_runtime::Tensor;
+
+use super::reference::{self, Element, Float, Number, Target, for_dtype};
 use super::rule::{self, Signature};
 use super::{OpError, Operation};
 use crate::graph::TensorType;
@@ -69,6 +72,32 @@ impl Operation for BatchNorm {
         }
         Ok(x.clone())
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => {
+            let x = reference::elements::<T>(operands, 0)?;
+            let [weight, bias, mean, var] = [1, 2, 3, 4].map(|i| reference::elements::<T>(operands, i));
+            let (weight, bias, mean, var) = (weight?, bias?, mean?, var?);
+            let (batch, channels, inner) = reference::around(&to.shape, 1);
+            let mut out = vec![T::default(); x.len()];
+            for c in 0..channels {
+                let elements = || (0..batch).flat_map(|n| (0..inner).map(move |i| (n * channels + c) * inner + i));
+                let count = T::from_f64((batch * inner) as f64);
+                let average = |f: &dyn Fn(T) -> T| elements().fold(T::default(), |sum, at| sum.add(f(x[at]))).div(count);
+                let (mean, var) = if self.training {
+                    let mean = average(&|x| x);
+                    (mean, average(&|x| x.sub(mean).mul(x.sub(mean))))
+                } else {
+                    (mean[c], var[c])
+                };
+                let deviation = var.add(T::from_f64(self.eps)).sqrt();
+                for at in elements() {
+                    out[at] = x[at].sub(mean).div(deviation).mul(weight[c]).add(bias[c]);
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
+    }
 }
 
 impl Operation for LocalResponseNorm {
@@ -86,6 +115,28 @@ impl Operation for LocalResponseNorm {
         rule::at_least_one("size", &[self.size])?;
         Ok(operands[0].clone())
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => {
+            let x = reference::elements::<T>(operands, 0)?;
+            let (batch, channels, inner) = reference::around(&to.shape, 1);
+            let (beta, k) = (T::from_f64(self.beta), T::from_f64(self.k));
+            let factor = T::from_f64(self.alpha / self.size as f64);
+            let mut out = Vec::with_capacity(x.len());
+            for n in 0..batch {
+                for c in 0..channels {
+                    let first = c.saturating_sub(self.size / 2);
+                    let end = (c + self.size - self.size / 2).min(channels);
+                    for i in 0..inner {
+                        let at = |c: usize| x[(n * channels + c) * inner + i];
+                        let sum = (first..end).fold(T::default(), |sum, c| sum.add(at(c).mul(at(c))));
+                        out.push(at(c).div(k.add(factor.mul(sum)).powf(beta)));
+                    }
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
+    }
 }
 
 impl Operation for Softmax {
@@ -102,6 +153,15 @@ impl Operation for Softmax {
         rule::axis(0, "x", operands[0], self.axis)?;
         Ok(operands[0].clone())
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => lines(operands, to, self.axis, |line: &mut [T]| {
+            let largest = line.iter().fold(T::LOWEST, |m, &x| Number::max(m, x));
+            line.iter_mut().for_each(|x| *x = x.sub(largest).exp());
+            let sum = line.iter().fold(T::default(), |sum, &x| sum.add(x));
+            line.iter_mut().for_each(|x| *x = Number::div(*x, sum));
+        }))
+    }
 }
 
 impl Operation for LogSoftmax {
@@ -116,4 +176,33 @@ impl Operation for LogSoftmax {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         Softmax { axis: self.axis }.infer(operands)
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => lines(operands, to, self.axis, |line: &mut [T]| {
+            let largest = line.iter().fold(T::LOWEST, |m, &x| Number::max(m, x));
+            let sum = line.iter().fold(T::default(), |sum, &x| sum.add(x.sub(largest).exp()));
+            line.iter_mut().for_each(|x| *x = x.sub(largest).sub(sum.ln()));
+        }))
+    }
+}
+
+/// Rewrites every line of `x` along the axis.
+fn lines<T: Float>(
+    operands: &[&Tensor],
+    to: &Target,
+    axis: usize,
+    rewrite: impl Fn(&mut [T]),
+) -> Result<Tensor, OpError> {
+    let mut out = reference::elements::<T>(operands, 0)?.to_vec();
+    let (outer, size, inner) = reference::around(&to.shape, axis);
+    let mut line = vec![T::default(); size];
+    for o in 0..outer {
+        for i in 0..inner {
+            let at = |k: usize| (o * size + k) * inner + i;
+            (0..size).for_each(|k| line[k] = out[at(k)]);
+            rewrite(&mut line);
+            (0..size).for_each(|k| out[at(k)] = line[k]);
+        }
+    }
+    reference::tensor(&to.shape, out)
 }

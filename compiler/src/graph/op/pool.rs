@@ -1,5 +1,8 @@
 //! Pooling: max and average over windows, and to a fixed grid.
 
+use nnc_runtime::Tensor;
+
+use super::reference::{self, Float, Number, Target, for_dtype};
 use super::rule::{self, Signature, Slide};
 use super::{OpError, Operation};
 use crate::graph::{Dim, TensorType};
@@ -34,7 +37,7 @@ pub struct AvgPool2d {
     /// The windows.
     pub window: Window,
     /// Whether padding counts in the divisor (PyTorch's default; what lies past the padding, in a
-    /// partial window of `ceil`, never does).
+    /// partial window of `ceil`, never does). The mean of no element is 0.
     pub count_include_pad: bool,
 }
 
@@ -59,6 +62,7 @@ impl Window {
         rule::at_least_one("the window", &self.kernel)?;
         rule::at_least_one("stride", &self.stride)?;
         rule::at_least_one("dilation", &self.dilation)?;
+        rule::not_huge("padding", &self.padding)?;
         let mut shape = x.shape[..2].to_vec();
         for i in 0..2 {
             let (before, after) = (self.padding[2 * i], self.padding[2 * i + 1]);
@@ -96,6 +100,10 @@ impl Operation for MaxPool2d {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         self.window.infer(operands)
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &self.window.bins(operands, to), largest::<T>))
+    }
 }
 
 impl Operation for AvgPool2d {
@@ -109,6 +117,13 @@ impl Operation for AvgPool2d {
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         self.window.infer(operands)
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let pad = self.count_include_pad;
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &self.window.bins(operands, to), |values, counts| {
+            mean::<T>(values, if pad { counts.padded } else { counts.inside })
+        }))
     }
 }
 
@@ -124,6 +139,10 @@ impl Operation for AdaptiveMaxPool2d {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         infer_adaptive(self.output, operands)
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &adaptive_bins(operands, to), largest::<T>))
+    }
 }
 
 impl Operation for AdaptiveAvgPool2d {
@@ -138,6 +157,12 @@ impl Operation for AdaptiveAvgPool2d {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         infer_adaptive(self.output, operands)
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &adaptive_bins(operands, to), |values, counts| {
+            mean::<T>(values, counts.inside)
+        }))
+    }
 }
 
 fn infer_adaptive(output: [usize; 2], operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -147,4 +172,80 @@ fn infer_adaptive(output: [usize; 2], operands: &[&TensorType]) -> Result<Tensor
     rule::at_least_one("the output size", &output)?;
     let [n, c] = [x.shape[0].clone(), x.shape[1].clone()];
     Ok(TensorType { dtype: x.dtype, shape: vec![n, c, Dim::from(output[0]), Dim::from(output[1])] })
+}
+
+/// What one window covers in one dimension.
+struct Bin {
+    /// Indices of the input.
+    at: Vec<usize>,
+    /// How many taps lie in the input or its padding.
+    padded: usize,
+}
+
+/// How many taps a window has.
+struct Counts {
+    /// In the input.
+    inside: usize,
+    /// In the input or its padding.
+    padded: usize,
+}
+
+impl Window {
+    /// The windows in each dimension.
+    fn bins(&self, operands: &[&Tensor], to: &Target) -> [Vec<Bin>; 2] {
+        [0, 1].map(|axis| {
+            let size = operands[0].shape()[2 + axis];
+            let (before, after) = (self.padding[2 * axis], self.padding[2 * axis + 1]);
+            let bin = |window: usize| {
+                // Counted from the first element of the padding.
+                let taps = (0..self.kernel[axis])
+                    .map(|k| window * self.stride[axis] + k * self.dilation[axis])
+                    .filter(|&p| p < before + size + after);
+                let at = taps.clone().filter(|&p| p >= before && p < before + size).map(|p| p - before);
+                Bin { at: at.collect(), padded: taps.count() }
+            };
+            (0..to.shape[2 + axis]).map(bin).collect()
+        })
+    }
+}
+
+/// PyTorch's windows onto a fixed grid; neighbours may overlap.
+fn adaptive_bins(operands: &[&Tensor], to: &Target) -> [Vec<Bin>; 2] {
+    [2, 3].map(|axis| {
+        let (size, out) = (operands[0].shape()[axis], to.shape[axis]);
+        let bin = |i: usize| (i * size / out..((i + 1) * size).div_ceil(out)).collect::<Vec<_>>();
+        (0..out).map(bin).map(|at| Bin { padded: at.len(), at }).collect()
+    })
+}
+
+/// Summarises every window of every plane.
+fn pool<T: Float>(
+    operands: &[&Tensor],
+    to: &Target,
+    [rows, columns]: &[Vec<Bin>; 2],
+    summarise: impl Fn(&mut dyn Iterator<Item = T>, Counts) -> T,
+) -> Result<Tensor, OpError> {
+    let x = reference::elements::<T>(operands, 0)?;
+    let (_, height, width) = reference::around(operands[0].shape(), 2);
+    let mut out = Vec::with_capacity(reference::count(&to.shape));
+    for plane in x.chunks(height * width) {
+        for row in rows {
+            for column in columns {
+                let mut values =
+                    row.at.iter().flat_map(|h| column.at.iter().map(move |w| plane[h * width + w]));
+                let counts =
+                    Counts { inside: row.at.len() * column.at.len(), padded: row.padded * column.padded };
+                out.push(summarise(&mut values, counts));
+            }
+        }
+    }
+    reference::tensor(&to.shape, out)
+}
+
+fn largest<T: Float>(values: &mut dyn Iterator<Item = T>, _: Counts) -> T {
+    values.fold(T::LOWEST, Number::max)
+}
+
+fn mean<T: Float>(values: &mut dyn Iterator<Item = T>, count: usize) -> T {
+    values.fold(T::default(), Number::add).div(T::from_f64(count.max(1) as f64))
 }

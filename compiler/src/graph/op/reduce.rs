@@ -1,7 +1,8 @@
 //! Reductions over axes, and the index of the largest value.
 
-use nnc_runtime::DType;
+use nnc_runtime::{DType, Tensor};
 
+use super::reference::{self, Element, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
 use super::{OpError, Operation};
 use crate::graph::{Dim, Shape, TensorType};
@@ -64,6 +65,31 @@ impl Operation for Reduce<'_> {
         }
         Ok(TensorType { dtype: x.dtype, shape: without(x, self.axes, self.keep) })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(numbers, to.dtype, T => {
+            let x = reference::elements::<T>(operands, 0)?;
+            let shape = operands[0].shape();
+            let (start, step): (T, fn(T, T) -> T) = match self.kind {
+                ReduceKind::Sum | ReduceKind::Mean => (T::from_f64(0.0), T::add),
+                ReduceKind::Prod => (T::from_f64(1.0), T::mul),
+                ReduceKind::Max => (T::LOWEST, <T as Number>::max),
+                ReduceKind::Min => (T::HIGHEST, <T as Number>::min),
+            };
+            let mut out = vec![start; reference::count(&to.shape)];
+            // Where an element goes: reduced axes do not move the result's position.
+            let kept: Vec<usize> = (0..shape.len()).map(|i| if self.axes.contains(&i) { 1 } else { shape[i] }).collect();
+            let strides = broadcast_strides(&kept, shape);
+            for (at, &v) in Walk::new(shape, strides, 0).zip(x) {
+                out[at] = step(out[at], v);
+            }
+            if self.kind == ReduceKind::Mean {
+                let n = T::from_f64((x.len() / out.len()) as f64);
+                out.iter_mut().for_each(|sum| *sum = Number::div(*sum, n));
+            }
+            reference::tensor(&to.shape, out)
+        })
+    }
 }
 
 impl Operation for ArgMax {
@@ -82,6 +108,23 @@ impl Operation for ArgMax {
         }
         rule::axis(0, "x", x, self.axis)?;
         Ok(TensorType { dtype: DType::I32, shape: without(x, &[self.axis], self.keep) })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(numbers, operands[0].dtype(), T => {
+            let x = reference::elements::<T>(operands, 0)?;
+            let (outer, size, inner) = reference::around(operands[0].shape(), self.axis);
+            let mut out = Vec::with_capacity(outer * inner);
+            for o in 0..outer {
+                for i in 0..inner {
+                    let at = |k: usize| x[(o * size + k) * inner + i];
+                    let larger = |a: T, b: T| !b.is_nan() && (a.is_nan() || a > b);
+                    let best = (1..size).fold(0, |best, k| if larger(at(k), at(best)) { k } else { best });
+                    out.push(best as i32);
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
     }
 }
 

@@ -82,7 +82,16 @@ pub fn at_least_one(what: &str, values: &[usize]) -> Result<(), OpError> {
     if values.contains(&0) {
         return Err(OpError::new(format!("{what} must be at least 1, it is 0")));
     }
-    Ok(())
+    not_huge(what, values)
+}
+
+/// Refuses an attribute of 2^31 or more: such a window or padding is a mistake, and index
+/// arithmetic need not fear overflow.
+pub fn not_huge(what: &str, values: &[usize]) -> Result<(), OpError> {
+    match values.iter().find(|&&v| v > i32::MAX as usize) {
+        Some(v) => Err(OpError::new(format!("{what} must be less than 2^31, it is {v}"))),
+        None => Ok(()),
+    }
 }
 
 /// The i-th operand must be of a float type.

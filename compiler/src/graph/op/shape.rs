@@ -1,5 +1,8 @@
 //! Movement of elements: reshape, transpose, concat, slice, pad, broadcast, relayout.
 
+use nnc_runtime::Tensor;
+
+use super::reference::{self, Element, Target, Walk, for_dtype};
 use super::rule::{self, Signature};
 use super::{OpError, Operation};
 use crate::graph::{Dim, Shape, TensorType};
@@ -73,6 +76,12 @@ impl Operation for Reshape<'_> {
         }
         Ok(ty)
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(all, to.dtype, T => {
+            reference::tensor(&to.shape, reference::elements::<T>(operands, 0)?.to_vec())
+        })
+    }
 }
 
 impl Operation for Transpose<'_> {
@@ -95,6 +104,11 @@ impl Operation for Transpose<'_> {
             ));
         }
         Ok(TensorType { dtype: x.dtype, shape: self.order.iter().map(|&a| x.shape[a].clone()).collect() })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let from = reference::strides(operands[0].shape());
+        walk(operands, to, self.order.iter().map(|&a| from[a]).collect(), 0)
     }
 }
 
@@ -145,6 +159,23 @@ impl Operation for Concat {
         shape[self.axis] = size;
         Ok(TensorType { dtype: first.dtype, shape })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(all, to.dtype, T => {
+            let (outer, size, inner) = reference::around(&to.shape, self.axis);
+            let mut out = vec![T::default(); outer * size * inner];
+            let mut offset = 0;
+            for (i, x) in operands.iter().enumerate() {
+                let part = x.shape()[self.axis] * inner;
+                for (o, row) in reference::elements::<T>(operands, i)?.chunks(part).enumerate() {
+                    let at = o * size * inner + offset;
+                    out[at..at + part].copy_from_slice(row);
+                }
+                offset += part;
+            }
+            reference::tensor(&to.shape, out)
+        })
+    }
 }
 
 impl Operation for Slice<'_> {
@@ -177,6 +208,15 @@ impl Operation for Slice<'_> {
         shape[self.axis] = length.ceil_div(&Dim::from(self.step));
         Ok(TensorType { dtype: x.dtype, shape })
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let start =
+            self.start.size().ok_or_else(|| OpError::new(format!("{} has no known size", self.start)))?;
+        let mut strides = reference::strides(operands[0].shape());
+        let first = start * strides[self.axis];
+        strides[self.axis] *= self.step;
+        walk(operands, to, strides, first)
+    }
 }
 
 impl Operation for Pad<'_> {
@@ -203,6 +243,19 @@ impl Operation for Pad<'_> {
         let padded =
             |(d, &(before, after)): (&Dim, &(usize, usize))| d.clone() + Dim::from(before) + Dim::from(after);
         Ok(TensorType { dtype: x.dtype, shape: x.shape.iter().zip(self.pads).map(padded).collect() })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(all, to.dtype, T => {
+            let x = reference::elements::<T>(operands, 0)?;
+            let mut out = vec![T::from_f64(self.value); reference::count(&to.shape)];
+            let strides = reference::strides(&to.shape);
+            let first = self.pads.iter().zip(&strides).map(|(&(before, _), s)| before * s).sum();
+            for (at, &v) in Walk::new(operands[0].shape(), strides, first).zip(x) {
+                out[at] = v;
+            }
+            reference::tensor(&to.shape, out)
+        })
     }
 }
 
@@ -236,6 +289,10 @@ impl Operation for Broadcast<'_> {
         }
         Ok(ty)
     }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        walk(operands, to, reference::broadcast_strides(operands[0].shape(), &to.shape), 0)
+    }
 }
 
 impl Operation for Relayout {
@@ -250,4 +307,16 @@ impl Operation for Relayout {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         Ok(operands[0].clone())
     }
+
+    fn eval(&self, operands: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
+        Ok(operands[0].clone())
+    }
+}
+
+/// The elements of the operand at these offsets, in the result's order.
+fn walk(operands: &[&Tensor], to: &Target, strides: Vec<usize>, first: usize) -> Result<Tensor, OpError> {
+    for_dtype!(all, to.dtype, T => {
+        let x = reference::elements::<T>(operands, 0)?;
+        reference::tensor(&to.shape, Walk::new(&to.shape, strides, first).map(|at| x[at]).collect())
+    })
 }

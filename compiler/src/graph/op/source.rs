@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use nnc_runtime::Tensor;
+
+use super::reference::{self, Element, Target, for_dtype};
 use super::rule::Signature;
 use super::{OpError, Operation};
 use crate::graph::TensorType;
@@ -53,6 +56,11 @@ fn type_is_given(name: &str) -> Result<TensorType, OpError> {
     Err(OpError::new(format!("the type of `{name}` is given, not inferred")))
 }
 
+/// Their values come from outside.
+fn must_be_fed(name: &str) -> Result<Tensor, OpError> {
+    Err(OpError::new(format!("a value must be given for `{name}`")))
+}
+
 impl Operation for Input {
     fn name(&self) -> &'static str {
         "input"
@@ -64,6 +72,10 @@ impl Operation for Input {
 
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
         type_is_given(self.name())
+    }
+
+    fn eval(&self, _: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
+        must_be_fed(self.name())
     }
 }
 
@@ -79,6 +91,10 @@ impl Operation for Parameter {
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
         type_is_given(self.name())
     }
+
+    fn eval(&self, _: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
+        must_be_fed(self.name())
+    }
 }
 
 impl Operation for Literal {
@@ -93,6 +109,16 @@ impl Operation for Literal {
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
         type_is_given(self.name())
     }
+
+    fn eval(&self, _: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(all, to.dtype, T => {
+            let data: Vec<T> = match self {
+                Literal::Splat(x) => vec![T::from_f64(*x); reference::count(&to.shape)],
+                Literal::Dense(all) => all.iter().map(|&x| T::from_f64(x)).collect(),
+            };
+            reference::tensor(&to.shape, data)
+        })
+    }
 }
 
 impl Operation for Distribution {
@@ -106,5 +132,9 @@ impl Operation for Distribution {
 
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
         type_is_given(self.name())
+    }
+
+    fn eval(&self, _: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
+        must_be_fed(self.name())
     }
 }
