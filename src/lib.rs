@@ -18,6 +18,7 @@ pub mod device;
 pub mod error;
 pub mod model;
 pub mod options;
+pub mod report;
 pub mod source;
 pub mod stages;
 pub mod weights;

@@ -1,4 +1,8 @@
-//! Reading and writing files of numbers.
+//! Reading and writing files: arrays, weights, pictures, data sets, class names.
 
+pub mod file;
+pub mod idx;
+pub mod image;
+pub mod labels;
 pub mod npy;
 pub mod safetensors;

@@ -1,0 +1,118 @@
+//! Arguments that several subcommands share, and what they come to.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nnc::source::{MAX_SOURCE_BYTES, text_of};
+use nnc::{Device, Error, Network, Options, Precision, Source};
+
+use super::terminal;
+
+/// The name of standard input on the command line.
+pub const STDIN: &str = "-";
+
+/// Which net of a program, and with which sizes.
+#[derive(Args, Clone)]
+pub struct NetArgs {
+    /// Which net of the file (default: the last one)
+    #[arg(long, value_name = "NAME")]
+    pub net: Option<String>,
+    /// Set a size (N=8) or a parameter of the net (depth=16); may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub sets: Vec<(String, String)>,
+}
+
+impl NetArgs {
+    /// The options these arguments ask for.
+    pub fn options(&self) -> Options {
+        let mut options = Options::new();
+        if let Some(net) = &self.net {
+            options = options.net(net);
+        }
+        self.sets.iter().fold(options, |options, (name, value)| options.set(name, value))
+    }
+}
+
+/// How it is compiled and where it runs.
+#[derive(Args, Clone)]
+pub struct RunArgs {
+    /// Number of threads (default: every core)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Where it runs: `cpu` is compiled machine code, `reference` a slow interpreter that is easy
+    /// to check, `auto` the fastest there is
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = ["auto", "cpu", "reference"])]
+    pub device: String,
+    /// `default` allows algorithms that round a little differently, `strict` does not
+    #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict"])]
+    pub precision: String,
+}
+
+impl RunArgs {
+    /// Adds what these arguments ask for.
+    pub fn options(&self, options: Options) -> Options {
+        let device = self.device.parse().unwrap_or(Device::Cpu); // clap lets `auto` and the names through
+        let strict = self.precision == "strict";
+        let precision = if strict { Precision::Strict } else { Precision::Default };
+        let options = options.device(device).precision(precision);
+        self.threads.map_or(options.clone(), |n| options.threads(n as usize))
+    }
+}
+
+/// `NAME=VALUE`, for clap.
+pub fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}
+
+/// Reads a program text; `-` is standard input.
+pub fn open_source(path: &Path) -> nnc::error::Result<Source> {
+    if path != Path::new(STDIN) {
+        return Source::open(path);
+    }
+    Source::from_text("<stdin>", text_of(Path::new("<stdin>"), read_stdin(MAX_SOURCE_BYTES + 1)?)?)
+}
+
+/// All of standard input, up to a limit.
+pub fn read_stdin(limit: u64) -> nnc::error::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
+    read.map_err(|error| Error::Io { action: "read", path: PathBuf::from("<stdin>"), error })?;
+    Ok(bytes)
+}
+
+/// Builds a net and shows its warnings.
+pub fn build(source: &Source, options: &Options) -> nnc::error::Result<Network> {
+    let network = source.network(options)?;
+    if !network.warnings().is_empty() {
+        let text = nnc::error::render_diagnostics(network.sources(), network.warnings(), terminal::color());
+        terminal::error_line(&text);
+    }
+    Ok(network)
+}
+
+/// The net with every size known: a batch size that is not set is 1, and a note says so.
+pub fn with_known_sizes(network: Network) -> nnc::error::Result<Network> {
+    let batch = network.batch_symbols();
+    let network = if batch.is_empty() {
+        network
+    } else {
+        let hint: Vec<String> = batch.iter().map(|s| format!("--set {s}=…")).collect();
+        terminal::note(&format!("{} is 1 (change it with {})", batch.join(", "), hint.join(" ")));
+        network.specialise(&batch.into_iter().map(|s| (s, 1)).collect())?
+    };
+    let open = network.symbols();
+    if open.is_empty() {
+        return Ok(network);
+    }
+    let names: Vec<String> = open.iter().map(|s| format!("`{s}`")).collect();
+    let hint: Vec<String> = open.iter().map(|s| format!("--set {s}=…")).collect();
+    Err(Error::Options(format!(
+        "the size of {} is not known: give it with {}",
+        names.join(", "),
+        hint.join(" ")
+    )))
+}

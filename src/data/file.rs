@@ -1,0 +1,61 @@
+//! Files written whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::Error;
+use crate::error::Result;
+
+/// Writes a file: beside it first, then renamed, so that a reader (or a crash, or a full disk)
+/// meets the old file or the new one, never a part. Devices and pipes are written to directly.
+pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    write_beside(path, bytes).map_err(|e| Error::io("write", path, e))
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // Through a symbolic link, the file it points at is replaced, not the link.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let old = std::fs::metadata(&target).ok();
+    if old.as_ref().is_some_and(|m| m.is_dir()) {
+        return Err(std::io::Error::other("it is a folder"));
+    }
+    if old.as_ref().is_some_and(|m| !m.is_file()) {
+        return std::fs::OpenOptions::new().write(true).open(&target)?.write_all(bytes);
+    }
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".nnc-");
+    #[cfg(unix)]
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(mode);
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    if let Some(old) = old {
+        file.as_file().set_permissions(old.permissions())?;
+    }
+    file.persist(&target)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_a_file_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = write("/no/such/folder/a.txt", b"").unwrap_err();
+        assert!(error.to_string().starts_with("cannot write `/no/such/folder/a.txt`: "), "{error}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Labelled pictures in the idx format of MNIST and its relatives, plain or compressed with gzip.
+//!
+//! An idx file is big-endian: two zero bytes, a type byte (8: unsigned bytes), the number of
+//! dimensions, the size of each as `u32`, then the data. Sizes are checked against the data before
+//! anything is allocated for them.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array4, s};
+
+use crate::Error;
+use crate::error::Result;
+
+/// The most bytes of data that an idx file may hold, unpacked.
+const MAX_BYTES: u64 = 4 << 30;
+
+/// Which half of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// `train-*`: what the network learns from.
+    Train,
+    /// `t10k-*`: what it is tested on.
+    Test,
+}
+
+/// Grey pictures with a class each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledPictures {
+    /// Height of every picture.
+    pub height: usize,
+    /// Width of every picture.
+    pub width: usize,
+    /// All pictures, one after the other, row-major.
+    pub pixels: Vec<u8>,
+    /// The class of each.
+    pub labels: Vec<u8>,
+}
+
+impl LabelledPictures {
+    /// Reads `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-…`) of a folder,
+    /// each plain or as `.gz`.
+    pub fn open(folder: &Path, split: Split) -> Result<LabelledPictures> {
+        let prefix = match split {
+            Split::Train => "train",
+            Split::Test => "t10k",
+        };
+        let pictures = find(folder, &format!("{prefix}-images-idx3-ubyte"))?;
+        let labels = find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
+        let (sizes, pixels) = read(&pictures, 3)?;
+        let (_, labels) = read(&labels, 1)?;
+        if sizes[0] != labels.len() {
+            let message = format!("holds {} pictures, but there are {} labels", sizes[0], labels.len());
+            return Err(Error::format(folder, message));
+        }
+        if pixels.is_empty() {
+            return Err(Error::format(folder, "holds no pictures"));
+        }
+        Ok(LabelledPictures { height: sizes[1], width: sizes[2], pixels, labels })
+    }
+
+    /// The number of pictures.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// True without pictures; [`open`](LabelledPictures::open) never returns such.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The pictures `start..end` as `[end - start, 1, height, width]` in 0 to 1.
+    pub fn batch(&self, start: usize, end: usize) -> Array4<f32> {
+        let size = self.height * self.width;
+        let mut out = Array4::zeros((end - start, 1, self.height, self.width));
+        for (i, picture) in self.pixels[start * size..end * size].chunks_exact(size).enumerate() {
+            let mut plane = out.slice_mut(s![i, 0, .., ..]);
+            for (to, &from) in plane.iter_mut().zip(picture) {
+                *to = f32::from(from) / 255.0;
+            }
+        }
+        out
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+    let candidates = [folder.join(name), folder.join(format!("{name}.gz"))];
+    let missing = || Error::format(folder, format!("expected `{name}` or `{name}.gz` in this folder"));
+    candidates.into_iter().find(|p| p.is_file()).ok_or_else(missing)
+}
+
+/// The sizes and data of an idx file of unsigned bytes with `rank` dimensions.
+fn read(path: &Path, rank: u8) -> Result<(Vec<usize>, Vec<u8>)> {
+    let fail = |e| Error::io("read", path, e);
+    let mut file = BufReader::new(File::open(path).map_err(fail)?);
+    let zipped = std::io::BufRead::fill_buf(&mut file).map_err(fail)?.starts_with(&[0x1f, 0x8b]);
+    let result =
+        if zipped { parse(flate2::bufread::MultiGzDecoder::new(file), rank) } else { parse(file, rank) };
+    result.map_err(|reason| Error::format(path, reason))
+}
+
+fn parse(mut reader: impl Read, rank: u8) -> Result<(Vec<usize>, Vec<u8>), String> {
+    let mut header = [0; 4];
+    reader.read_exact(&mut header).map_err(|e| format!("its header cannot be read ({e})"))?;
+    if header != [0, 0, 8, rank] {
+        let found = u32::from_be_bytes(header);
+        return Err(format!(
+            "expected the magic number {:#010x}, found {found:#010x}",
+            0x800 + u32::from(rank)
+        ));
+    }
+    let mut sizes = vec![];
+    for _ in 0..rank {
+        let mut size = [0; 4];
+        reader.read_exact(&mut size).map_err(|e| format!("its header cannot be read ({e})"))?;
+        sizes.push(u32::from_be_bytes(size));
+    }
+    let total = sizes.iter().try_fold(1u64, |n, &s| n.checked_mul(u64::from(s)));
+    let Some(total) = total.filter(|&n| n <= MAX_BYTES) else {
+        return Err(format!("its header claims {sizes:?} bytes of data: too many"));
+    };
+    let mut data = vec![];
+    let got = reader.take(total + 1).read_to_end(&mut data);
+    got.map_err(|e| format!("its data ends early or is damaged after {} bytes ({e})", data.len()))?;
+    match (data.len() as u64).cmp(&total) {
+        Ordering::Less => Err(format!("expected {total} bytes of data, found {}", data.len())),
+        Ordering::Greater => Err(format!("expected {total} bytes of data, found more")),
+        Ordering::Equal => Ok((sizes.into_iter().map(|s| s as usize).collect(), data)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idx(magic: u32, sizes: &[u32], data: &[u8]) -> Vec<u8> {
+        let mut out = magic.to_be_bytes().to_vec();
+        sizes.iter().for_each(|s| out.extend(s.to_be_bytes()));
+        out.extend(data);
+        out
+    }
+
+    #[test]
+    fn reads_what_the_header_says() {
+        let file = idx(0x803, &[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
+        assert_eq!(parse(&file[..], 3).unwrap(), (vec![2, 1, 3], vec![1, 2, 3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn batches_are_scaled_to_one() {
+        let set = LabelledPictures { height: 1, width: 2, pixels: vec![0, 255, 51, 0], labels: vec![3, 4] };
+        assert_eq!(set.batch(1, 2).iter().copied().collect::<Vec<_>>(), [0.2, 0.0]);
+    }
+
+    #[test]
+    fn lying_headers_are_errors() {
+        for (file, message) in [
+            (idx(0x801, &[1], &[1]), "expected the magic number 0x00000803, found 0x00000801"),
+            (idx(0x803, &[2, 1, 3], &[1, 2, 3]), "expected 6 bytes of data, found 3"),
+            (idx(0x803, &[1, 1, 1], &[1, 2, 3]), "expected 1 bytes of data, found more"),
+            (idx(0x803, &[u32::MAX; 3], &[]), "too many"),
+            (vec![0, 0], "its header cannot be read"),
+        ] {
+            let error = parse(&file[..], 3).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}

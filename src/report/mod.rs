@@ -1,0 +1,9 @@
+//! Reports for people: tables, drawings, explanations. Each takes what a stage made and gives text;
+//! none decides anything.
+
+pub mod dot;
+pub mod drawing;
+pub mod profile;
+pub mod summary;
+pub mod svg;
+pub mod table;
