@@ -12,6 +12,8 @@
 //! if the guard holds. [`verify`] proves every access in bounds before code is emitted.
 
 pub mod index;
+pub mod interpret;
+pub mod math;
 pub mod module;
 pub mod print;
 pub mod verify;
