@@ -1,0 +1,207 @@
+//! Chooses how values lie in memory: channels in blocks inside, row-major at the borders.
+//!
+//! ```text
+//! %3 = conv2d(%0, %1, %2)             %3 = conv2d(%0, %1, %2) blocked 8
+//! %4 = max_pool2d(%3)          →      %4 = max_pool2d(%3) blocked 8
+//! %5 = reshape(%4)                    %6 = relayout(%4)
+//!                                     %5 = reshape(%6)
+//! ```
+//!
+//! One forward walk. A convolution gives blocks whatever it reads, if its channels fill them well
+//! enough; pooling, normalisation across channels, elementwise work and concatenation of channels
+//! keep the layout of their operands; all else is row-major. Where a user needs the other layout,
+//! an explicit relayout is put in between, one a value, however many users need it. Reading
+//! row-major data is no burden for a dense convolution, which spreads single elements over its
+//! lanes anyway: the picture itself is never converted.
+//!
+//! What is prepared once (weights) stays row-major here: packing it is the business of the kernels
+//! that read it.
+//!
+//! At the end every output has row-major memory of its own: an output that is a source, or that
+//! shares another one's memory, is copied by a relayout.
+
+use std::collections::{HashMap, HashSet};
+
+use nnc_runtime::DType;
+
+use super::{Report, is_elementwise, is_source, label, prepared};
+use crate::graph::{Graph, Layout, NodeId, Op};
+
+/// Channels in a block: two 128-bit vectors, one 256-bit vector.
+pub const BLOCK: u8 = 8;
+
+/// Blocks may take at most this many times the memory (and arithmetic) of the channels in them.
+/// At 2, channel counts 4..8 and 9 up are blocked (LeNet's 6 fill 3/4 of a block), 1..4 (pictures,
+/// masks, attention maps) are not: half-empty vectors still beat the gathering and spilling of
+/// row-major convolutions, emptier ones do not.
+const PADDING_LIMIT: usize = 2;
+
+/// Runs the pass.
+pub fn run(graph: &mut Graph) -> Report {
+    let mut walk =
+        Walk { prepared: prepared(graph), converted: HashMap::new(), report: Report::new("layout") };
+    for id in graph.topological() {
+        walk.visit(graph, id);
+    }
+    walk.finish_outputs(graph);
+    walk.report
+}
+
+struct Walk {
+    prepared: HashSet<NodeId>,
+    /// The relayouts made so far, by operand.
+    converted: HashMap<NodeId, NodeId>,
+    report: Report,
+}
+
+/// What a node does about layouts.
+enum Choice {
+    /// Result and all operands row-major.
+    Plain,
+    /// Blocked result; operand 0 is read as it lies.
+    Producer,
+    /// Blocked result; the operands at these positions must be blocked, too.
+    Blocked(Vec<usize>),
+}
+
+impl Walk {
+    fn visit(&mut self, graph: &mut Graph, id: NodeId) {
+        if is_source(&graph.node(id).op) || graph.node(id).op == Op::Relayout {
+            return;
+        }
+        let blocked_operands = match self.choose(graph, id) {
+            Choice::Plain => {
+                for (i, operand) in graph.operands(id).into_iter().enumerate() {
+                    self.require(graph, id, i, operand, Layout::Plain);
+                }
+                return;
+            }
+            Choice::Producer => vec![],
+            Choice::Blocked(operands) => operands,
+        };
+        graph.node_mut(id).layout = Layout::Blocked(BLOCK);
+        self.report.changes += 1;
+        let operands = graph.operands(id);
+        for i in blocked_operands {
+            self.require(graph, id, i, operands[i], Layout::Blocked(BLOCK));
+        }
+    }
+
+    fn choose(&self, graph: &Graph, id: NodeId) -> Choice {
+        if self.prepared.contains(&id) || !fills_blocks(graph, id) {
+            return Choice::Plain;
+        }
+        let operands = graph.operands(id);
+        let blocked = |o: &NodeId| graph.node(*o).layout == Layout::Blocked(BLOCK);
+        match &graph.node(id).op {
+            Op::Conv2d(conv) if conv.groups == 1 => Choice::Producer,
+            // A block of channels is a vector of filters, each with its own input channel.
+            Op::Conv2d(conv) if is_depthwise(graph, id, conv.groups) => Choice::Blocked(vec![0]),
+            Op::MaxPool2d(_)
+            | Op::AvgPool2d(_)
+            | Op::AdaptiveMaxPool2d(_)
+            | Op::AdaptiveAvgPool2d(_)
+            | Op::BatchNorm(_)
+            | Op::LocalResponseNorm(_)
+                if blocked(&operands[0]) =>
+            {
+                Choice::Blocked(vec![0])
+            }
+            Op::Concat(1) if operands.iter().any(blocked) && self.concat_fits(graph, id) => {
+                Choice::Blocked((0..operands.len()).collect())
+            }
+            op if is_elementwise(op) => {
+                let full: Vec<usize> = (0..operands.len())
+                    .filter(|&i| graph.node(operands[i]).ty.shape == graph.node(id).ty.shape)
+                    .collect();
+                let fits = operands.iter().all(|&o| is_f32(graph, o));
+                if fits && full.iter().any(|&i| blocked(&operands[i])) {
+                    Choice::Blocked(full)
+                } else {
+                    Choice::Plain
+                }
+            }
+            _ => Choice::Plain,
+        }
+    }
+
+    /// Every operand must begin and end with a block.
+    fn concat_fits(&self, graph: &Graph, id: NodeId) -> bool {
+        graph.operands(id).iter().all(|&o| {
+            is_f32(graph, o) && graph.node(o).ty.shape[1].size().is_some_and(|c| c % usize::from(BLOCK) == 0)
+        })
+    }
+
+    /// Lets the i-th operand of a node come in that layout.
+    fn require(&mut self, graph: &mut Graph, id: NodeId, i: usize, operand: NodeId, layout: Layout) {
+        if graph.node(operand).layout == layout {
+            return;
+        }
+        let new = self.convert(graph, operand, layout);
+        let to = if layout == Layout::Plain { "row-major" } else { "blocked" };
+        let text = format!("{} is converted to {to} for {}", label(graph, operand), label(graph, id));
+        self.report.remark(graph, id, text);
+        graph.set_operand(id, i, new);
+    }
+
+    /// The value in the other layout.
+    fn convert(&mut self, graph: &mut Graph, value: NodeId, layout: Layout) -> NodeId {
+        *self.converted.entry(value).or_insert_with(|| copy(graph, value, layout))
+    }
+
+    fn finish_outputs(&mut self, graph: &mut Graph) {
+        let mut taken = HashSet::new();
+        for i in 0..graph.outputs.len() {
+            let value = graph.outputs[i].node;
+            let mut node = value;
+            if graph.node(value).layout != Layout::Plain {
+                node = self.convert(graph, value, Layout::Plain);
+            }
+            if is_source(&graph.node(root(graph, node)).op) || taken.contains(&root(graph, node)) {
+                node = copy(graph, node, Layout::Plain);
+                let text = format!("output `{}` is a copy of {}", graph.outputs[i].name, label(graph, value));
+                self.report.remark(graph, value, text);
+            }
+            taken.insert(root(graph, node));
+            graph.outputs[i].node = node;
+        }
+    }
+}
+
+/// A relayout of a value.
+fn copy(graph: &mut Graph, value: NodeId, layout: Layout) -> NodeId {
+    let ty = graph.node(value).ty.clone();
+    let span = graph.node(value).spans.first().copied();
+    let new = graph.add_typed(Op::Relayout, &[value], ty, "", span);
+    graph.node_mut(new).layout = layout;
+    new
+}
+
+/// The value whose memory a value is in: reshapes are other names for their operand.
+fn root(graph: &Graph, mut id: NodeId) -> NodeId {
+    while matches!(graph.node(id).op, Op::Reshape(_)) {
+        id = graph.operands(id)[0];
+    }
+    id
+}
+
+fn is_f32(graph: &Graph, id: NodeId) -> bool {
+    graph.node(id).ty.dtype == DType::F32
+}
+
+/// True for `f32` values `[N, C, H, W]` whose channels fill blocks well enough.
+fn fills_blocks(graph: &Graph, id: NodeId) -> bool {
+    let ty = &graph.node(id).ty;
+    let channels = match ty.sizes().as_deref() {
+        Some(&[_, c, _, _]) => c,
+        _ => return false,
+    };
+    let block = usize::from(BLOCK);
+    is_f32(graph, id) && channels > 0 && channels.div_ceil(block) * block <= PADDING_LIMIT * channels
+}
+
+/// One filter a channel: as many groups as input and output channels.
+fn is_depthwise(graph: &Graph, id: NodeId, groups: usize) -> bool {
+    let channels = |n: NodeId| graph.node(n).ty.shape.get(1).and_then(crate::graph::Dim::size);
+    channels(id) == Some(groups) && channels(graph.operands(id)[0]) == Some(groups)
+}

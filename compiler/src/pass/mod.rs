@@ -1,0 +1,132 @@
+//! Passes: graph in, graph out. [`PASSES`] is their table of contents, in order.
+//!
+//! Every pass may be run alone, gives the same result for the same graph, and leaves a graph
+//! whose outputs are the same (up to the rounding of folded weights). What it decides is written
+//! on the nodes; what it has to say to people is in its [`Report`].
+//!
+//! After the last one, every node is one of
+//! - a source (input, parameter, constant), which needs no work;
+//! - a reshape, outside of all groups: another name for its operand's memory;
+//! - a member of exactly one [`Group`](crate::graph::Group), which becomes a kernel (a
+//!   concatenation whose operands are all placed in it needs none).
+
+mod common_subexpressions;
+mod dead_code;
+mod fold_batch_norm;
+mod fuse;
+mod layout;
+mod phase;
+mod place_concat;
+mod simplify;
+#[cfg(test)]
+mod tests;
+
+use nnc_dsl::Span;
+
+use crate::graph::{Graph, NodeId, Op};
+
+pub use phase::prepared;
+
+/// Something worth telling about a place in the source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remark {
+    /// Where.
+    pub span: Option<Span>,
+    /// What, starting lowercase.
+    pub text: String,
+}
+
+/// What a pass did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The pass's name.
+    pub pass: &'static str,
+    /// How many changes it made.
+    pub changes: usize,
+    /// What it decided and why, in the order of the graph.
+    pub remarks: Vec<Remark>,
+}
+
+impl Report {
+    fn new(pass: &'static str) -> Report {
+        Report { pass, changes: 0, remarks: vec![] }
+    }
+
+    /// Adds a remark about a node.
+    fn remark(&mut self, graph: &Graph, node: NodeId, text: impl Into<String>) {
+        self.remarks.push(Remark { span: graph.node(node).spans.first().copied(), text: text.into() });
+    }
+}
+
+/// A pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// Its name, as in `--emit-after`.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Does it.
+    pub run: fn(&mut Graph) -> Report,
+}
+
+/// All passes, in the order in which they run.
+pub const PASSES: &[Pass] = &[
+    Pass {
+        name: "simplify",
+        about: "folds constants, removes what changes nothing, joins chains",
+        run: simplify::run,
+    },
+    Pass {
+        name: "fold_batch_norm",
+        about: "puts batch normalisation into the weights before it",
+        run: fold_batch_norm::run,
+    },
+    Pass {
+        name: "common_subexpressions",
+        about: "computes equal values once",
+        run: common_subexpressions::run,
+    },
+    Pass { name: "dead_code", about: "removes what no output needs", run: dead_code::run },
+    Pass {
+        name: "layout",
+        about: "chooses blocked channels inside, row-major at the borders",
+        run: layout::run,
+    },
+    Pass { name: "fuse", about: "forms the groups that become one kernel each", run: fuse::run },
+    Pass {
+        name: "place_concat",
+        about: "lets the operands of a concatenation write straight into its result",
+        run: place_concat::run,
+    },
+];
+
+/// Runs all passes; `after` sees the graph after each, with the pass's name. In debug builds the
+/// verifier runs in between: a complaint is a bug of the pass, and panics.
+pub fn run_all(graph: &mut Graph, after: &mut dyn FnMut(&str, &Graph)) -> Vec<Report> {
+    let mut reports = vec![];
+    for pass in PASSES {
+        reports.push((pass.run)(graph));
+
+        after(pass.name, graph);
+    }
+    reports
+}
+
+/// A node in a remark: "conv2d `features.0`", or just its operation where it has no name.
+fn label(graph: &Graph, id: NodeId) -> String {
+    let node = graph.node(id);
+    match node.name.as_str() {
+        "" => node.op.name().to_string(),
+        name => format!("{} `{name}`", node.op.name()),
+    }
+}
+
+/// True for values that need no work: inputs, parameters, constants.
+fn is_source(op: &Op) -> bool {
+    matches!(op, Op::Input | Op::Parameter(_) | Op::Constant(_))
+}
+
+/// True for functions of one element each of the operands (broadcasting aside).
+fn is_elementwise(op: &Op) -> bool {
+    matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Where | Op::Cast(_))
+}
