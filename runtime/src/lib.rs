@@ -1,9 +1,22 @@
 //! Loads and runs compiled programs. Knows the program format, tensors, memory and threads;
 //! knows nothing of syntax, graphs or passes, so that a deployed program needs no compiler.
 
+//!
+//! The road: [`Program::read`] → [`Executable::load`] → [`Session::new`] with parameters and a
+//! [`Pool`] of threads → [`Session::run`].
+
 pub mod dtype;
+pub mod exec;
+pub mod init;
+pub mod memory;
+pub mod pool;
 pub mod program;
+pub mod session;
 pub mod tensor;
 
 pub use dtype::DType;
+pub use exec::{Executable, ExecutableError};
+pub use pool::Pool;
+pub use program::{Program, ProgramError};
+pub use session::{LoadError, RunError, Session};
 pub use tensor::{Tensor, TensorView};

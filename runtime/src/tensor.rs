@@ -42,6 +42,23 @@ impl Tensor {
         }
     }
 
+    /// A tensor of zeros, or `None` where there is not enough memory for it.
+    pub fn try_zeros(dtype: DType, shape: &[usize]) -> Option<Tensor> {
+        fn of<T: Clone>(zero: T, shape: &[usize]) -> Option<ArrayD<T>> {
+            let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+            let mut elements = Vec::new();
+            elements.try_reserve_exact(n).ok()?;
+            elements.resize(n, zero);
+            ArrayD::from_shape_vec(IxDyn(shape), elements).ok()
+        }
+        Some(match dtype {
+            DType::F32 => Tensor::F32(of(0.0, shape)?),
+            DType::F64 => Tensor::F64(of(0.0, shape)?),
+            DType::I32 => Tensor::I32(of(0, shape)?),
+            DType::Bool => Tensor::Bool(of(false, shape)?),
+        })
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         match self {

@@ -4,10 +4,17 @@
 //! There are two phases: **prepare** runs once when the weights are loaded (batch norm folding,
 //! weight packing; everything that depends on parameters and constants alone), **run** once per
 //! call. Nothing here says how a kernel came to be.
+//!
+//! [`Program::validate`] is the border between what a file says and what the runtime believes.
+
+mod file;
+mod validate;
 
 use serde::{Deserialize, Serialize};
 
 use crate::DType;
+
+pub use file::MAGIC;
 
 /// How a parameter starts when no weights are loaded.
 ///
@@ -218,4 +225,32 @@ pub struct Program {
     /// Data of the constants.
     #[serde(skip)]
     pub constants: Vec<u8>,
+}
+
+/// Why a program cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// The bytes are no program.
+    #[error("not a program of this version of nnc")]
+    Magic,
+    /// The bytes end too early.
+    #[error("the program is cut off: expected {expected} bytes, found {found}")]
+    Truncated {
+        /// How many it should have at least.
+        expected: u64,
+        /// How many it has.
+        found: u64,
+    },
+    /// The header is damaged.
+    #[error("the program's header cannot be read: {0}")]
+    Header(String),
+    /// The bytes are not those that were written.
+    #[error("the program is damaged: its checksum does not match")]
+    Checksum,
+    /// Something in it contradicts something else in it.
+    #[error("the program is not valid: {0}")]
+    Invalid(String),
+    /// It is made for another machine.
+    #[error("{0}")]
+    Unsupported(String),
 }

@@ -1,0 +1,271 @@
+//! Initial values of parameters, from a seed.
+//!
+//! Random numbers are counter-based: element `i` of the tensor called `name` is a pure function of
+//! (seed, name, i), so weights do not depend on the order in which layers are written or
+//! initialised, nor on the machine. The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw:
+//! *Parallel random numbers: as easy as 1, 2, 3*, SC 2011); the seed is the key, the counter holds
+//! the block number (low half) and the FNV-1a hash of the name (high half).
+
+use ndarray::{ArrayD, IxDyn};
+
+use crate::DType;
+use crate::memory::OutOfMemory;
+use crate::program::{Initializer, Parameter, Port, Program};
+use crate::tensor::Tensor;
+
+/// Philox4x32-10: 128 random bits for a counter of 128 and a key of 64 bits.
+pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let (mut c, mut k) = (counter, key);
+    for _ in 0..10 {
+        let (h0, l0) = wide_product(0xD251_1F53, c[0]);
+        let (h1, l1) = wide_product(0xCD9E_8D57, c[2]);
+        c = [h1 ^ c[1] ^ k[0], l1, h0 ^ c[3] ^ k[1], l0];
+        k = [k[0].wrapping_add(0x9E37_79B9), k[1].wrapping_add(0xBB67_AE85)];
+    }
+    c
+}
+
+/// High and low half of the product.
+fn wide_product(a: u32, b: u32) -> (u32, u32) {
+    let p = u64::from(a) * u64::from(b);
+    ((p >> 32) as u32, p as u32)
+}
+
+/// The stream of random numbers that belongs to a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    key: [u32; 2],
+    name: [u32; 2],
+}
+
+impl Stream {
+    /// The stream for a seed and a name.
+    pub fn new(seed: u64, name: &str) -> Stream {
+        let hash = name
+            .bytes()
+            .fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01B3));
+        Stream { key: halves(seed), name: halves(hash) }
+    }
+
+    /// Block number `i`: four random words.
+    pub fn block(&self, i: u64) -> [u32; 4] {
+        let [low, high] = halves(i);
+        philox([low, high, self.name[0], self.name[1]], self.key)
+    }
+
+    /// Numbers uniform in `[0, 1)`, multiples of 2^-32; number `i` is word `i % 4` of block `i / 4`.
+    pub fn uniforms(self) -> impl Iterator<Item = f64> {
+        (0..).flat_map(move |i| self.block(i)).map(|word| f64::from(word) / 4_294_967_296.0)
+    }
+
+    /// Numbers of the standard normal distribution (Box & Muller 1958): numbers `2i` and `2i + 1`
+    /// are the pair that block `i` gives.
+    pub fn normals(self) -> impl Iterator<Item = f64> {
+        (0..).flat_map(move |i| {
+            let words = self.block(i);
+            // 53 bits each, the first in (0, 1] for the logarithm.
+            let bits = |a: u32, b: u32| ((u64::from(a) << 32 | u64::from(b)) >> 11) as f64;
+            let u = (bits(words[0], words[1]) + 1.0) / 9_007_199_254_740_992.0;
+            let turn = bits(words[2], words[3]) / 9_007_199_254_740_992.0;
+            let radius = libm::sqrt(-2.0 * libm::log(u));
+            let (sin, cos) = libm::sincos(2.0 * std::f64::consts::PI * turn);
+            [radius * cos, radius * sin]
+        })
+    }
+}
+
+fn halves(n: u64) -> [u32; 2] {
+    [n as u32, (n >> 32) as u32]
+}
+
+/// The initial value of a parameter.
+pub fn initialize(parameter: &Parameter, seed: u64) -> Result<Tensor, OutOfMemory> {
+    let port = &parameter.port;
+    let refused = || OutOfMemory {
+        bytes: Program::port_bytes(port).unwrap_or(usize::MAX),
+        purpose: format!("parameter `{}`", port.name),
+    };
+    let count = port.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(refused)?;
+    let values = values(port, count, &parameter.init, Stream::new(seed, &port.name));
+    Ok(match port.dtype {
+        DType::F64 => Tensor::F64(array(port, values, |v| v).ok_or_else(refused)?),
+        DType::F32 => Tensor::F32(array(port, values, |v| v as f32).ok_or_else(refused)?),
+        DType::I32 => Tensor::I32(array(port, values, |v| v as i32).ok_or_else(refused)?),
+        DType::Bool => Tensor::Bool(array(port, values, |v| v != 0.0).ok_or_else(refused)?),
+    })
+}
+
+fn array<T>(port: &Port, values: Values, convert: impl Fn(f64) -> T) -> Option<ArrayD<T>> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(port.shape.iter().product()).ok()?;
+    out.extend(values.map(convert));
+    ArrayD::from_shape_vec(IxDyn(&port.shape), out).ok()
+}
+
+/// Product of all dimensions but the `skipped` one, at least 1.
+fn fan(shape: &[usize], skipped: usize) -> f64 {
+    let others = shape.iter().enumerate().filter(|&(i, _)| i != skipped);
+    others.map(|(_, &d)| d as f64).product::<f64>().max(1.0)
+}
+
+/// The elements, row-major.
+type Values = Box<dyn Iterator<Item = f64>>;
+
+fn values(port: &Port, count: usize, init: &Initializer, stream: Stream) -> Values {
+    let (fan_in, fan_out) = (fan(&port.shape, 0), fan(&port.shape, 1));
+    let normal = |mean: f64, std: f64| -> Values {
+        Box::new(stream.normals().map(move |z| mean + std * z).take(count))
+    };
+    let symmetric = |limit: f64| -> Values {
+        Box::new(stream.uniforms().map(move |u| limit * (2.0 * u - 1.0)).take(count))
+    };
+    match *init {
+        Initializer::Constant(v) => Box::new(std::iter::repeat_n(v, count)),
+        Initializer::Uniform { low, high } => {
+            let dtype = port.dtype;
+            Box::new(stream.uniforms().map(move |u| uniform_between(low, high, u, dtype)).take(count))
+        }
+        Initializer::Normal { mean, std } => normal(mean, std),
+        Initializer::GlorotUniform => symmetric((6.0 / (fan_in + fan_out)).sqrt()),
+        Initializer::GlorotNormal => normal(0.0, (2.0 / (fan_in + fan_out)).sqrt()),
+        Initializer::HeUniform { gain } => symmetric(gain * (3.0 / fan_in).sqrt()),
+        Initializer::HeNormal { gain } => normal(0.0, gain / fan_in.sqrt()),
+        Initializer::FanInUniform { fan_in } => symmetric(1.0 / (fan_in.max(1) as f64).sqrt()),
+        Initializer::Orthogonal { gain } => Box::new(orthogonal(count, port, gain, stream).into_iter()),
+    }
+}
+
+/// `low + (high - low) * u`, kept below `high` when it is rounded to the element type.
+fn uniform_between(low: f64, high: f64, u: f64, dtype: DType) -> f64 {
+    let v = low + (high - low) * u;
+    let reaches = if dtype == DType::F32 { v as f32 >= high as f32 } else { v >= high };
+    match reaches && high > low {
+        true if dtype == DType::F32 => f64::from((high as f32).next_down()).max(low),
+        true => high.next_down(),
+        false => v,
+    }
+}
+
+/// Orthonormal rows, or columns where there are fewer of them, of the matrix `[first dimension, all
+/// others]`, times the gain: Gram-Schmidt on a normal matrix, which gives the uniform (Haar)
+/// distribution. Projections are taken twice, so that rounding does not spoil the right angles.
+fn orthogonal(count: usize, port: &Port, gain: f64, stream: Stream) -> Vec<f64> {
+    let rows = port.shape.first().copied().unwrap_or(1).max(1);
+    let columns = count / rows;
+    let (vectors, length) = if rows <= columns { (rows, columns) } else { (columns, rows) };
+    let mut q: Vec<f64> = stream.normals().take(count).collect();
+    for v in 0..vectors {
+        let (before, rest) = q.split_at_mut(v * length);
+        let this = &mut rest[..length];
+        for _ in 0..2 {
+            for earlier in before.chunks_exact(length) {
+                let dot: f64 = earlier.iter().zip(&*this).map(|(a, b)| a * b).sum();
+                this.iter_mut().zip(earlier).for_each(|(t, e)| *t -= dot * e);
+            }
+        }
+        let norm = this.iter().map(|t| t * t).sum::<f64>().sqrt();
+        this.iter_mut().for_each(|t| *t /= norm.max(f64::MIN_POSITIVE));
+    }
+    let at = |r: usize, c: usize| if rows <= columns { q[r * length + c] } else { q[c * length + r] };
+    (0..count).map(|i| gain * at(i / columns, i % columns)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The known answers of Random123 1.14, `tests/kat_vectors`, `philox4x32 10`.
+    #[test]
+    fn philox_known_answers() {
+        let all = u32::MAX;
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox([all; 4], [all; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(
+            philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
+        );
+    }
+
+    fn values(init: Initializer, shape: &[usize]) -> Vec<f32> {
+        let port = Port { name: "w".into(), dtype: DType::F32, shape: shape.to_vec() };
+        let t = initialize(&Parameter { port, init, trainable: true }, 7).unwrap();
+        assert_eq!(t.shape(), shape);
+        t.as_f32().unwrap().iter().copied().collect()
+    }
+
+    fn moments(v: &[f32]) -> (f64, f64) {
+        let n = v.len() as f64;
+        let mean = v.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        (mean, (v.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt())
+    }
+
+    #[test]
+    fn distributions() {
+        // [32, 64, 3, 3]: fan_in 576, fan_out 288.
+        let shape = [32, 64, 3, 3];
+        let third = 1.0 / 3f64.sqrt();
+        for (init, limit, std) in [
+            (Initializer::GlorotUniform, (6.0 / 864f64).sqrt(), (2.0 / 864f64).sqrt()),
+            (Initializer::GlorotNormal, f64::INFINITY, (2.0 / 864f64).sqrt()),
+            (Initializer::HeUniform { gain: 2f64.sqrt() }, (6.0 / 576f64).sqrt(), (2.0 / 576f64).sqrt()),
+            (Initializer::HeNormal { gain: 2f64.sqrt() }, f64::INFINITY, (2.0 / 576f64).sqrt()),
+            (Initializer::FanInUniform { fan_in: 100 }, 0.1, 0.1 * third),
+            (Initializer::Normal { mean: 0.0, std: 0.02 }, f64::INFINITY, 0.02),
+            (Initializer::Uniform { low: -0.5, high: 0.5 }, 0.5, 0.5 * third),
+        ] {
+            let v = values(init.clone(), &shape);
+            let (mean, found) = moments(&v);
+            assert!(mean.abs() < 0.03 * std, "{init:?}: mean {mean}");
+            assert!((found / std - 1.0).abs() < 0.02, "{init:?}: {found} for {std}");
+            assert!(v.iter().all(|&x| f64::from(x).abs() <= limit * (1.0 + 1e-6)), "{init:?}");
+        }
+        assert!(values(Initializer::Constant(3.0), &[5]).iter().all(|&v| v == 3.0));
+    }
+
+    #[test]
+    fn orthogonal_matrices() {
+        for (rows, columns) in [(1, 1), (8, 8), (5, 27), (40, 12)] {
+            let v = values(Initializer::Orthogonal { gain: 2.0 }, &[rows, columns]);
+            let m = |r: usize, c: usize| f64::from(v[r * columns + c]);
+            let small = rows.min(columns);
+            for i in 0..small {
+                for j in 0..small {
+                    let dot: f64 = match rows <= columns {
+                        true => (0..columns).map(|c| m(i, c) * m(j, c)).sum(),
+                        false => (0..rows).map(|r| m(r, i) * m(r, j)).sum(),
+                    };
+                    let expected = if i == j { 4.0 } else { 0.0 };
+                    assert!((dot - expected).abs() < 1e-5, "{rows}x{columns} {i} {j}: {dot}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_of_seed_name_and_element() {
+        let first = |seed, name| Stream::new(seed, name).uniforms().take(9).collect::<Vec<_>>();
+        let a = first(1, "fc.weight");
+        assert_eq!(a, first(1, "fc.weight"));
+        assert_ne!(a, first(2, "fc.weight"));
+        assert_ne!(a, first(1, "fc.bias"));
+        assert_eq!(a[6], f64::from(Stream::new(1, "fc.weight").block(1)[2]) / 4_294_967_296.0);
+    }
+
+    #[test]
+    fn uniform_stays_below_its_upper_end() {
+        assert!(
+            uniform_between(0.0, 1.0, 1.0 - 1.0 / 4_294_967_296.0, DType::F32) as f32 <= 1f32.next_down()
+        );
+        assert_eq!(uniform_between(2.0, 2.0, 0.5, DType::F32), 2.0);
+    }
+
+    #[test]
+    fn odd_shapes_and_types() {
+        assert!(values(Initializer::Orthogonal { gain: 1.0 }, &[0, 4]).is_empty());
+        assert!(values(Initializer::Orthogonal { gain: 1.0 }, &[4, 0]).is_empty());
+        assert_eq!(values(Initializer::GlorotUniform, &[]).len(), 1);
+        let port = Port { name: "n".into(), dtype: DType::F32, shape: vec![1 << 40, 1 << 40] };
+        let huge = Parameter { port, init: Initializer::Constant(0.0), trainable: true };
+        assert!(initialize(&huge, 0).is_err());
+    }
+}

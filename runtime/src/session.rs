@@ -1,0 +1,361 @@
+//! A program with its parameters, ready to run any number of times, from any thread.
+//!
+//! [`Session::new`] checks the parameters and runs the prepare phase once. What a run needs of its
+//! own (arena, scratch memory, a table of argument addresses) is a *context*; contexts are kept in a
+//! free list, so that runs one after the other allocate nothing but their outputs, and runs at the
+//! same time do not meet.
+
+mod bind;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::exec::{Entry, Executable, ExecutableError};
+use crate::memory::{ALIGNMENT, Buffer, OutOfMemory};
+use crate::pool::Pool;
+use crate::program::{Class, Phase, Port, Program};
+use crate::tensor::{Tensor, TensorView};
+
+use bind::{Bound, OutputSlot};
+
+/// A launch of less work than this (floating-point operations, or bytes within reach times four) stays on the
+/// calling thread: waking others costs about a microsecond, in which one core does some 60,000.
+const SHARED_WORK: u64 = 60_000;
+
+/// Why a session cannot be made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LoadError {
+    /// The program cannot be loaded here.
+    #[error(transparent)]
+    Executable(#[from] ExecutableError),
+    /// There is not enough memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+    /// The parameters do not fit the program; one line each.
+    #[error("{}", .0.join("\n"))]
+    Parameters(Vec<String>),
+}
+
+/// Why a run cannot start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// There is not enough memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+    /// The number of inputs or outputs is wrong.
+    #[error("expected {expected} {what}, found {found}")]
+    Count {
+        /// `inputs`, `outputs`.
+        what: &'static str,
+        /// How many the program has.
+        expected: usize,
+        /// How many were given.
+        found: usize,
+    },
+    /// An input or output has the wrong type or shape.
+    #[error("{what} `{name}`: expected {expected}, found {found}")]
+    Mismatch {
+        /// `input`, `output`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Its type in the program.
+        expected: String,
+        /// The type that was given.
+        found: String,
+    },
+}
+
+/// A program with its parameters. See the module's head.
+#[derive(Debug)]
+pub struct Session {
+    executable: Arc<Executable>,
+    pool: Arc<Pool>,
+    /// Written by the prepare phase, then only read.
+    prepared: Buffer,
+    /// Copies of the parameters that the run phase reads.
+    parameters: Vec<Option<Buffer>>,
+    launches: Vec<Step>,
+    /// Which entries of a context's argument table are the caller's.
+    patches: Vec<Patch>,
+    contexts: Mutex<Vec<Context>>,
+}
+
+/// A launch, resolved.
+#[derive(Clone, Debug)]
+struct Step {
+    entry: Entry,
+    tasks: u64,
+    /// First argument in the context's table.
+    args: usize,
+    /// Whether it is worth sharing among threads.
+    shared: bool,
+    /// Index into the program's launches.
+    launch: usize,
+}
+
+/// An argument whose address is known only when a run starts.
+#[derive(Clone, Copy, Debug)]
+struct Patch {
+    arg: usize,
+    class: Class,
+    offset: usize,
+}
+
+/// What one run needs of its own.
+#[derive(Debug)]
+struct Context {
+    arena: Buffer,
+    scratch: Buffer,
+    /// Bytes of scratch memory a thread.
+    stride: usize,
+    /// Addresses of the arguments of all launches, one after the other.
+    args: Vec<*mut u8>,
+}
+
+// SAFETY: the addresses in `args` point into the context's own arena, into buffers of the session
+// (which owns the context, or lends it to a run that borrows the session), or, during a run only,
+// into tensors that the run borrows. Nothing about them belongs to a thread.
+unsafe impl Send for Context {}
+
+/// Where the storages of a phase lie, but for the caller's.
+struct Bases<'a> {
+    constants: *mut u8,
+    prepared: *mut u8,
+    parameters: &'a dyn Fn(usize) -> *mut u8,
+}
+
+impl Session {
+    /// Checks the parameters against the program's and runs the prepare phase. Parameters that only the
+    /// training variant has, and `num_batches_tracked`, may be there too.
+    pub fn new(
+        executable: Arc<Executable>,
+        parameters: &BTreeMap<String, Tensor>,
+        pool: Arc<Pool>,
+    ) -> Result<Session, LoadError> {
+        let program = executable.program();
+        let given = bind::parameters(program, parameters)?;
+        let prepared = Buffer::zeroed(program.prepared_bytes, "prepared weights")?;
+        let bases = Bases {
+            constants: executable.constants(),
+            prepared: prepared.as_ptr(),
+            parameters: &|i| given[i].as_ptr(),
+        };
+        let (steps, patches) = resolve(&executable, Phase::Prepare);
+        if !steps.is_empty() {
+            let context = Context::new(program, Phase::Prepare, &patches, &bases, pool.threads())?;
+            for step in &steps {
+                // SAFETY: the context was made for these steps, its addresses are those of live
+                // buffers of the sizes that the validated program asks for, and no other thread
+                // has them. The prepare phase has no inputs and outputs.
+                unsafe { step.launch(&context, &pool) };
+            }
+        }
+        let kept = keep(program, &given)?;
+        drop(given);
+        let (launches, patches) = resolve(&executable, Phase::Run);
+        Ok(Session {
+            executable,
+            pool,
+            prepared,
+            parameters: kept,
+            launches,
+            patches,
+            contexts: Mutex::new(vec![]),
+        })
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        self.executable.program()
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Runs it on inputs in the program's order; the outputs are in the program's order.
+    pub fn run(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, RunError> {
+        let mut outputs = self.new_outputs()?;
+        self.run_into(inputs, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// Runs it and writes the results into tensors of the right types and shapes.
+    pub fn run_into(&self, inputs: &[TensorView<'_>], outputs: &mut [Tensor]) -> Result<(), RunError> {
+        self.execute(inputs, outputs, |step, context| {
+            // SAFETY: `execute` calls this with a context that it has bound.
+            unsafe { step.launch(context, &self.pool) }
+        })
+    }
+
+    /// Runs it and tells how long each launch of the run phase took.
+    pub fn run_profiled(
+        &self,
+        inputs: &[TensorView<'_>],
+    ) -> Result<(Vec<Tensor>, Vec<(usize, Duration)>), RunError> {
+        let mut outputs = self.new_outputs()?;
+        let mut times = Vec::with_capacity(self.launches.len());
+        self.execute(inputs, &mut outputs, |step, context| {
+            let start = Instant::now();
+            // SAFETY: `execute` calls this with a context that it has bound.
+            unsafe { step.launch(context, &self.pool) };
+            times.push((step.launch, start.elapsed()));
+        })?;
+        Ok((outputs, times))
+    }
+
+    /// Tensors for the outputs.
+    pub fn new_outputs(&self) -> Result<Vec<Tensor>, RunError> {
+        let zeros = |p: &Port| {
+            let refused = || OutOfMemory {
+                bytes: Program::port_bytes(p).unwrap_or(usize::MAX),
+                purpose: format!("output `{}`", p.name),
+            };
+            Tensor::try_zeros(p.dtype, &p.shape).ok_or_else(refused)
+        };
+        Ok(self.program().outputs.iter().map(zeros).collect::<Result<_, _>>()?)
+    }
+
+    /// Binds inputs and outputs to a context and calls `launch` for every step, in order.
+    fn execute(
+        &self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [Tensor],
+        mut launch: impl FnMut(&Step, &Context),
+    ) -> Result<(), RunError> {
+        let program = self.program();
+        let inputs: Vec<Bound<'_>> = bind::inputs(program, inputs)?;
+        let mut slots: Vec<OutputSlot<'_>> = bind::outputs(program, outputs)?;
+        let free = self.contexts.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut context = match free {
+            Some(context) => context,
+            None => self.new_context()?,
+        };
+        for p in &self.patches {
+            let base = match p.class {
+                Class::Input(i) => inputs[i].as_ptr(),
+                Class::Output(i) => slots[i].as_mut_ptr(),
+                _ => continue,
+            };
+            // A valid program's offsets lie within its storages, whose sizes were compared with
+            // the tensors' by `bind`; wrapping keeps an offset of 0 into nothing harmless.
+            context.args[p.arg] = base.wrapping_add(p.offset);
+        }
+        for step in &self.launches {
+            launch(step, &context);
+        }
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).push(context);
+        for slot in slots {
+            slot.finish();
+        }
+        Ok(())
+    }
+
+    fn new_context(&self) -> Result<Context, OutOfMemory> {
+        let bases = Bases {
+            constants: self.executable.constants(),
+            prepared: self.prepared.as_ptr(),
+            parameters: &|i| self.parameters[i].as_ref().map_or(std::ptr::null_mut(), Buffer::as_ptr),
+        };
+        Context::new(self.program(), Phase::Run, &self.patches, &bases, self.pool.threads())
+    }
+}
+
+impl Context {
+    fn new(
+        program: &Program,
+        phase: Phase,
+        patches: &[Patch],
+        bases: &Bases<'_>,
+        threads: usize,
+    ) -> Result<Context, OutOfMemory> {
+        let largest = program.kernels.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
+        // A line between two threads' memory, so that prefetching one does not take the other's.
+        let stride = if largest == 0 { 0 } else { largest.next_multiple_of(ALIGNMENT) + ALIGNMENT };
+        let arena = Buffer::zeroed(program.arena_bytes, "the arena")?;
+        let scratch = Buffer::zeroed(stride.saturating_mul(threads), "scratch memory")?;
+        let uses = program.launches.iter().filter(|l| l.phase == phase).map(|l| l.args.len()).sum();
+        let mut args = vec![std::ptr::null_mut(); uses];
+        for p in patches {
+            let base = match p.class {
+                Class::Constant(at) => bases.constants.wrapping_add(at),
+                Class::Prepared(at) => bases.prepared.wrapping_add(at),
+                Class::Arena(at) => arena.as_ptr().wrapping_add(at),
+                Class::Parameter(i) => (bases.parameters)(i),
+                Class::Input(_) | Class::Output(_) => continue,
+            };
+            args[p.arg] = base.wrapping_add(p.offset);
+        }
+        Ok(Context { arena, scratch, stride, args })
+    }
+}
+
+impl Step {
+    /// Computes all tasks.
+    ///
+    /// # Safety
+    /// The context must have been made for the phase of this step, and every address in its table
+    /// be that of memory that lives, has the size that the program says, is not written by anyone
+    /// else meanwhile and not read by anyone else if the kernel writes it.
+    unsafe fn launch(&self, context: &Context, pool: &Pool) {
+        debug_assert!(context.arena.as_ptr() as usize % ALIGNMENT == 0);
+        // As addresses, so that the closure may go to other threads.
+        let args = context.args[self.args..].as_ptr() as usize;
+        let (scratch, stride) = (context.scratch.as_ptr() as usize, context.stride);
+        let body = |first: u64, end: u64, worker: usize| {
+            let args = std::ptr::with_exposed_provenance(args);
+            let scratch = std::ptr::with_exposed_provenance_mut(scratch + worker * stride);
+            // SAFETY: the entry is code of the program with this signature; by the caller's
+            // promise the arguments are valid for the extents that the compiler proved and
+            // `validate` compared with the storages; worker numbers are below the number of
+            // threads that the scratch memory was made for, and no two calls at a time have the
+            // same one; tasks are independent, so their split does not matter.
+            unsafe { (self.entry)(args, first, end, scratch) }
+        };
+        if self.shared {
+            pool.run(self.tasks, body)
+        } else if self.tasks > 0 {
+            body(0, self.tasks, 0)
+        }
+    }
+}
+
+/// The launches of a phase, and where the addresses of their arguments come from.
+fn resolve(executable: &Executable, phase: Phase) -> (Vec<Step>, Vec<Patch>) {
+    let program = executable.program();
+    let (mut steps, mut patches) = (vec![], vec![]);
+    for (i, launch) in program.launches.iter().enumerate().filter(|(_, l)| l.phase == phase) {
+        let kernel = &program.kernels[launch.kernel];
+        let reach = kernel.params.iter().fold(0u64, |n, p| n.saturating_add(p.extent_bytes as u64));
+        steps.push(Step {
+            entry: executable.entry(launch.kernel),
+            tasks: kernel.tasks,
+            args: patches.len(),
+            shared: kernel.flops.max(reach.saturating_mul(4)) >= SHARED_WORK,
+            launch: i,
+        });
+        for arg in &launch.args {
+            let class = program.storages[arg.storage].class;
+            patches.push(Patch { arg: patches.len(), class, offset: arg.offset });
+        }
+    }
+    (steps, patches)
+}
+
+/// Copies of those parameters that the run phase reads itself.
+fn keep(program: &Program, given: &[Bound<'_>]) -> Result<Vec<Option<Buffer>>, OutOfMemory> {
+    let mut kept: Vec<Option<Buffer>> = program.parameters.iter().map(|_| None).collect();
+    for launch in program.launches.iter().filter(|l| l.phase == Phase::Run) {
+        for arg in &launch.args {
+            if let Class::Parameter(i) = program.storages[arg.storage].class
+                && kept[i].is_none()
+            {
+                kept[i] = Some(Buffer::copy_of(given[i].bytes(), &program.parameters[i].port.name)?);
+            }
+        }
+    }
+    Ok(kept)
+}

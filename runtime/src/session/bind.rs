@@ -1,0 +1,197 @@
+//! Compares the caller's tensors with what the program asks for, and finds where they lie.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use ndarray::{ArrayD, ArrayViewD};
+
+use super::{LoadError, RunError};
+use crate::memory::OutOfMemory;
+use crate::program::{Port, Program};
+use crate::tensor::{Tensor, TensorView};
+use crate::{DType, program::Parameter};
+
+/// A tensor to be read: its elements row-major, borrowed where they are so already.
+pub(super) enum Bound<'a> {
+    F32(Cow<'a, [f32]>),
+    F64(Cow<'a, [f64]>),
+    I32(Cow<'a, [i32]>),
+    Bool(Cow<'a, [bool]>),
+}
+
+impl<'a> Bound<'a> {
+    fn new(view: &TensorView<'a>, purpose: &str) -> Result<Bound<'a>, OutOfMemory> {
+        Ok(match view {
+            TensorView::F32(a) => Bound::F32(row_major(a, purpose)?),
+            TensorView::F64(a) => Bound::F64(row_major(a, purpose)?),
+            TensorView::I32(a) => Bound::I32(row_major(a, purpose)?),
+            TensorView::Bool(a) => Bound::Bool(row_major(a, purpose)?),
+        })
+    }
+
+    /// The bytes of the elements.
+    pub(super) fn bytes(&self) -> &[u8] {
+        fn of<T>(s: &[T]) -> &[u8] {
+            // SAFETY: the elements are f32, f64, i32 or bool, which have no padding; the range is
+            // that of a live slice, borrowed for as long as the result.
+            unsafe { std::slice::from_raw_parts(s.as_ptr().cast(), size_of_val(s)) }
+        }
+        match self {
+            Bound::F32(s) => of(s),
+            Bound::F64(s) => of(s),
+            Bound::I32(s) => of(s),
+            Bound::Bool(s) => of(s),
+        }
+    }
+
+    /// The first byte; only ever read through.
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.bytes().as_ptr().cast_mut()
+    }
+}
+
+fn row_major<'a, T: Clone>(a: &ArrayViewD<'a, T>, purpose: &str) -> Result<Cow<'a, [T]>, OutOfMemory> {
+    if let Some(s) = a.to_slice() {
+        return Ok(Cow::Borrowed(s));
+    }
+    let mut copy = Vec::new();
+    let refused =
+        |_| OutOfMemory { bytes: a.len().saturating_mul(size_of::<T>()), purpose: purpose.to_string() };
+    copy.try_reserve_exact(a.len()).map_err(refused)?;
+    copy.extend(a.iter().cloned());
+    Ok(Cow::Owned(copy))
+}
+
+/// A tensor to be written.
+pub(super) enum OutputSlot<'a> {
+    /// Straight into the tensor's elements.
+    Direct(&'a mut [u8]),
+    /// Into bytes that become truth values afterwards: a `bool` in Rust must be 0 or 1, and
+    /// machine code is not trusted with that.
+    Bool { bytes: Vec<u8>, to: &'a mut ArrayD<bool> },
+}
+
+impl OutputSlot<'_> {
+    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+        match self {
+            OutputSlot::Direct(s) => s.as_mut_ptr(),
+            OutputSlot::Bool { bytes, .. } => bytes.as_mut_ptr(),
+        }
+    }
+
+    /// To be called when the kernels are done.
+    pub(super) fn finish(self) {
+        if let OutputSlot::Bool { bytes, to } = self {
+            for (t, b) in to.iter_mut().zip(bytes) {
+                *t = b != 0;
+            }
+        }
+    }
+}
+
+/// The parameters in the program's order.
+pub(super) fn parameters<'a>(
+    program: &Program,
+    given: &'a BTreeMap<String, Tensor>,
+) -> Result<Vec<Bound<'a>>, LoadError> {
+    let mut wrong = vec![];
+    let mut found = vec![];
+    for Parameter { port, .. } in &program.parameters {
+        match given.get(&port.name) {
+            Some(t) if t.dtype() == port.dtype && t.shape() == port.shape => found.push((port, t)),
+            Some(t) => wrong.push(format!(
+                "parameter `{}`: expected {}, found {}",
+                port.name,
+                describe(port.dtype, &port.shape),
+                describe(t.dtype(), t.shape())
+            )),
+            None => wrong.push(format!("parameter `{}` is missing", port.name)),
+        }
+    }
+    let known = |name: &str| program.parameters.iter().any(|p| p.port.name == name);
+    for name in given.keys() {
+        if !known(name) && !is_tolerated(program, name) {
+            wrong.push(format!("there is no parameter `{name}` in the network"));
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(LoadError::Parameters(wrong));
+    }
+    found.into_iter().map(|(port, t)| Ok(Bound::new(&t.view(), &port.name)?)).collect()
+}
+
+/// What a weights file may have beside the parameters: those of the training variant, and PyTorch's
+/// counters of batches.
+fn is_tolerated(program: &Program, name: &str) -> bool {
+    name == "num_batches_tracked"
+        || name.ends_with(".num_batches_tracked")
+        || program.training_only.iter().any(|t| t == name)
+}
+
+/// The inputs in the program's order.
+pub(super) fn inputs<'a>(program: &Program, given: &[TensorView<'a>]) -> Result<Vec<Bound<'a>>, RunError> {
+    count("inputs", program.inputs.len(), given.len())?;
+    let bind = |(port, view): (&Port, &TensorView<'a>)| {
+        matches("input", port, view.dtype(), view.shape())?;
+        Ok(Bound::new(view, &port.name)?)
+    };
+    program.inputs.iter().zip(given).map(bind).collect()
+}
+
+/// Where the outputs go, in the program's order.
+pub(super) fn outputs<'a>(
+    program: &Program,
+    given: &'a mut [Tensor],
+) -> Result<Vec<OutputSlot<'a>>, RunError> {
+    count("outputs", program.outputs.len(), given.len())?;
+    let bind = |(port, t): (&Port, &'a mut Tensor)| {
+        matches("output", port, t.dtype(), t.shape())?;
+        match t {
+            Tensor::F32(a) => direct(a),
+            Tensor::F64(a) => direct(a),
+            Tensor::I32(a) => direct(a),
+            Tensor::Bool(a) => Ok(OutputSlot::Bool { bytes: zeros(a.len())?, to: a }),
+        }
+    };
+    program.outputs.iter().zip(given).map(bind).collect()
+}
+
+fn direct<T: Clone>(a: &mut ArrayD<T>) -> Result<OutputSlot<'_>, RunError> {
+    if !a.is_standard_layout() {
+        *a = a.as_standard_layout().into_owned();
+    }
+    let s = a.as_slice_mut().unwrap_or_default();
+    // SAFETY: the elements are f32, f64 or i32: any bytes are valid ones and there is no padding;
+    // the range is that of a live slice, borrowed for as long as the result.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(s.as_mut_ptr().cast(), size_of_val(s)) };
+    Ok(OutputSlot::Direct(bytes))
+}
+
+fn zeros(n: usize) -> Result<Vec<u8>, OutOfMemory> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(n).map_err(|_| OutOfMemory { bytes: n, purpose: "an output".into() })?;
+    bytes.resize(n, 0);
+    Ok(bytes)
+}
+
+fn count(what: &'static str, expected: usize, found: usize) -> Result<(), RunError> {
+    if expected == found { Ok(()) } else { Err(RunError::Count { what, expected, found }) }
+}
+
+fn matches(what: &'static str, port: &Port, dtype: DType, shape: &[usize]) -> Result<(), RunError> {
+    if dtype == port.dtype && shape == port.shape {
+        return Ok(());
+    }
+    Err(RunError::Mismatch {
+        what,
+        name: port.name.clone(),
+        expected: describe(port.dtype, &port.shape),
+        found: describe(dtype, shape),
+    })
+}
+
+/// `f32[1, 3, 224, 224]`.
+fn describe(dtype: DType, shape: &[usize]) -> String {
+    let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("{dtype}[{}]", dims.join(", "))
+}
