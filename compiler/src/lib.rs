@@ -6,4 +6,5 @@
 pub mod graph;
 pub mod kernel;
 pub mod pass;
+pub mod plan;
 pub mod target;
