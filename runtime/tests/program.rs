@@ -1,0 +1,197 @@
+//! Program files: round trips, damage, lies.
+#![cfg(target_arch = "x86_64")]
+
+mod common;
+
+use common::sum;
+use nnc_runtime::program::{Access, Class, Initializer, Phase};
+use nnc_runtime::{Program, ProgramError};
+use proptest::prelude::*;
+
+fn file(p: &Program) -> Vec<u8> {
+    let mut bytes = vec![];
+    p.write(&mut bytes).unwrap();
+    bytes
+}
+
+/// Puts a right checksum at the end, so that lies reach the validation.
+fn seal(bytes: &mut [u8]) {
+    let body = bytes.len() - 8;
+    let fnv = |h: u64, &b: &u8| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3);
+    let sum = bytes[..body].iter().fold(0xcbf2_9ce4_8422_2325, fnv);
+    bytes[body..].copy_from_slice(&sum.to_le_bytes());
+}
+
+#[test]
+fn round_trip() {
+    let mut p = sum();
+    p.parameters[0].init = Initializer::Uniform { low: 0.1, high: 1.0 / 3.0 };
+    let bytes = file(&p);
+    assert_eq!(Program::read(&bytes).unwrap(), p);
+    let code = bytes.windows(common::ADD.len()).position(|w| w == common::ADD).unwrap();
+    assert_eq!(code % 64, 0);
+}
+
+#[test]
+fn truncation_is_told_at_every_length() {
+    let bytes = file(&sum());
+    for n in (0..bytes.len()).step_by(97).chain([8, 12, 16, bytes.len() - 1]) {
+        let e = Program::read(&bytes[..n]).unwrap_err();
+        assert!(matches!(e, ProgramError::Magic | ProgramError::Truncated { .. }), "{n}: {e}");
+    }
+}
+
+#[test]
+fn lying_lengths() {
+    for lie in [u64::MAX, 1 << 40, u64::MAX - 15] {
+        let mut bytes = file(&sum());
+        bytes[8..16].copy_from_slice(&lie.to_le_bytes());
+        assert!(matches!(Program::read(&bytes), Err(ProgramError::Truncated { .. })));
+    }
+    let mut longer = file(&sum());
+    longer.extend([0; 3]);
+    assert_eq!(
+        Program::read(&longer).unwrap_err().to_string(),
+        "the program is not valid: 3 bytes follow its end"
+    );
+}
+
+#[test]
+fn damage_is_detected() {
+    let mut bytes = file(&sum());
+    let at = bytes.len() - 100;
+    bytes[at] ^= 1;
+    assert_eq!(Program::read(&bytes), Err(ProgramError::Checksum));
+}
+
+fn refusal(change: impl FnOnce(&mut Program)) -> String {
+    let mut p = sum();
+    change(&mut p);
+    p.validate().unwrap_err().to_string().replace("the program is not valid: ", "")
+}
+
+#[test]
+fn lies_are_refused() {
+    let table: [(&str, fn(&mut Program)); 18] = [
+        ("there are two parameters `weight`", |p| p.parameters.push(p.parameters[0].clone())),
+        ("`x` is too large: shape [1099511627776, 1099511627776]", |p| {
+            p.inputs[0].shape = vec![1 << 40, 1 << 40]
+        }),
+        ("`x` is too large: shape [0, 1099511627776, 1099511627776]", |p| {
+            p.inputs[0].shape = vec![0, 1 << 40, 1 << 40];
+        }),
+        ("the initialiser of `weight` is not finite", |p| {
+            p.parameters[0].init = Initializer::Constant(f64::NAN)
+        }),
+        ("the arena is too large: 18446744073709551615 bytes", |p| p.arena_bytes = usize::MAX),
+        ("storage 0 (`x`): there is no input 1", |p| p.storages[0].class = Class::Input(1)),
+        ("storage 2 (`weight`): another storage is input 0 too", |p| p.storages[2].class = Class::Input(0)),
+        ("storage 0 (`x`): expected the 16384 bytes of `x`, found 7", |p| p.storages[0].bytes = 7),
+        (
+            "storage 5 (`between`): 16384 bytes at 18446744073709551615 are not within the 16448 bytes of the arena",
+            |p| {
+                p.storages[5].class = Class::Arena(usize::MAX);
+            },
+        ),
+        ("kernel `add`: its code starts at byte 42 of 42", |p| p.kernels[0].code_offset = 42),
+        ("kernel `add`: it needs 18446744073709551615 bytes of scratch memory", |p| {
+            p.kernels[0].scratch_bytes = usize::MAX;
+        }),
+        ("launch 0: there is no kernel 1", |p| p.launches[0].kernel = 1),
+        ("launch 1: `add` takes 3 arguments, found 2", |p| {
+            p.launches[1].args.pop();
+        }),
+        ("launch 1: argument 2 of `add`: there is no storage 99", |p| p.launches[1].args[2].storage = 99),
+        (
+            "launch 1: argument 1 of `add`: 16384 bytes at 4 are not within the 16384 bytes of `prepared`",
+            |p| {
+                p.launches[1].args[1].offset = 4;
+            },
+        ),
+        ("launch 1: argument 0 of `add`: it may not be written", |p| {
+            p.kernels[0].params[0].access = Access::ReadWrite;
+            p.launches.remove(0);
+            p.launches.swap(0, 1);
+        }),
+        ("launch 1: argument 0 of `add`: the prepare phase does not have it", |p| {
+            p.launches[1].phase = Phase::Prepare
+        }),
+        ("nothing writes output `y`", |p| {
+            p.launches.pop();
+        }),
+    ];
+    for (expected, change) in table {
+        let found = refusal(change);
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_launch_may_not_write_what_it_shares_with_another_storage() {
+    let e = refusal(|p| {
+        p.storages.push(p.storages[5].clone());
+        p.storages[6].name = "other".into();
+        p.storages[6].class = Class::Arena(0);
+        p.launches[2].args[1].storage = 6;
+        p.launches[2].args[2].storage = 5;
+    });
+    assert_eq!(e, "launch 2: `add` writes `between`, which shares bytes with `other`");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the bytes: no panic; what reads is valid.
+    #[test]
+    fn mutated_files_read_or_are_refused(
+        changes in prop::collection::vec((0.0..1.0f64, any::<u8>()), 1..6),
+        sealed in any::<bool>(),
+    ) {
+        let mut bytes = file(&sum());
+        // The header is the interesting half.
+        let header = 16 + u64::from_le_bytes(bytes[8..16].try_into().unwrap()) as usize;
+        for (at, byte) in changes {
+            bytes[(at * header as f64) as usize] = byte;
+        }
+        if sealed {
+            seal(&mut bytes);
+        }
+        if let Ok(p) = Program::read(&bytes) {
+            prop_assert!(p.validate().is_ok());
+        }
+    }
+
+    /// Numbers of the header replaced by others: the way a liar would go.
+    #[test]
+    fn lying_numbers_read_or_are_refused(which in 0usize..200, lie in prop_oneof![0u64..10_000, any::<u64>()]) {
+        let bytes = file(&sum());
+        let length = u64::from_le_bytes(bytes[8..16].try_into().unwrap()) as usize;
+        let header = String::from_utf8(bytes[16..16 + length].to_vec()).unwrap();
+        let mut parts: Vec<String> = vec![];
+        for c in header.chars() {
+            match parts.last_mut() {
+                Some(p) if c.is_ascii_digit() == p.ends_with(|d: char| d.is_ascii_digit()) => p.push(c),
+                _ => parts.push(c.to_string()),
+            }
+        }
+        let numbers: Vec<usize> = (0..parts.len()).filter(|&i| parts[i].starts_with(|c: char| c.is_ascii_digit())).collect();
+        parts[numbers[which % numbers.len()]] = lie.to_string();
+        let header = parts.concat();
+        let mut lying = b"nncprog1".to_vec();
+        lying.extend((header.len() as u64).to_le_bytes());
+        lying.extend(header.as_bytes());
+        lying.resize(lying.len().next_multiple_of(64), 0);
+        lying.extend(&bytes[(16 + length).next_multiple_of(64)..]);
+        seal(&mut lying);
+        if let Ok(p) = Program::read(&lying) {
+            prop_assert!(p.validate().is_ok());
+        }
+    }
+
+    #[test]
+    fn noise_is_refused(noise in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut bytes = b"nncprog1".to_vec();
+        bytes.extend(noise);
+        prop_assert!(Program::read(&bytes).is_err());
+    }
+}

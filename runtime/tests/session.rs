@@ -1,0 +1,140 @@
+//! Programs made by hand are loaded and run.
+#![cfg(target_arch = "x86_64")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::{N, sum};
+use ndarray::{Array2, Array3, Axis};
+use nnc_runtime::{
+    Executable, ExecutableError, LoadError, Pool, ProgramError, RunError, Session, Tensor, TensorView,
+};
+
+fn weights() -> BTreeMap<String, Tensor> {
+    let w = Array2::from_shape_fn((4, N / 4), |(i, j)| (i * 7 + j) as f32);
+    BTreeMap::from([("weight".to_string(), Tensor::from(w))])
+}
+
+fn session(threads: usize) -> Session {
+    let executable = Executable::load(sum()).unwrap();
+    Session::new(executable, &weights(), Arc::new(Pool::new(threads))).unwrap()
+}
+
+fn picture(k: usize) -> Array2<f32> {
+    Array2::from_shape_fn((4, N / 4), |(i, j)| (i + 3 * j + k) as f32)
+}
+
+fn expected(x: &Array2<f32>) -> Tensor {
+    let w = weights();
+    let w = w["weight"].as_f32().unwrap();
+    Tensor::from((&x.clone().into_dyn() + &(w + 1.0)) + w)
+}
+
+#[test]
+fn runs_with_any_number_of_threads() {
+    for threads in [1, 2, 3] {
+        let s = session(threads);
+        for k in 0..50 {
+            let x = picture(k);
+            assert_eq!(s.run(&[(&x).into()]).unwrap(), [expected(&x)]);
+        }
+    }
+}
+
+#[test]
+fn runs_from_many_threads_at_once() {
+    let s = session(2);
+    std::thread::scope(|scope| {
+        for k in 0..4 {
+            let s = &s;
+            scope.spawn(move || {
+                let x = picture(k);
+                for _ in 0..100 {
+                    assert_eq!(s.run(&[(&x).into()]).unwrap(), [expected(&x)]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn takes_any_strides() {
+    let s = session(1);
+    let x = picture(1);
+    let turned = x.t().as_standard_layout().into_owned();
+    assert_eq!(s.run(&[turned.t().into()]).unwrap(), [expected(&x)]);
+    let mut wide = Array3::zeros((4, N / 4, 2));
+    wide.index_axis_mut(Axis(2), 1).assign(&x);
+    assert_eq!(s.run(&[wide.index_axis(Axis(2), 1).into()]).unwrap(), [expected(&x)]);
+    let mut out = [Tensor::from(Array2::<f32>::zeros((N / 4, 4)).reversed_axes())];
+    s.run_into(&[(&x).into()], &mut out).unwrap();
+    assert_eq!(out, [expected(&x)]);
+}
+
+#[test]
+fn profiles_every_launch() {
+    let s = session(2);
+    let x = picture(2);
+    let (out, times) = s.run_profiled(&[(&x).into()]).unwrap();
+    assert_eq!(out, [expected(&x)]);
+    let launches: Vec<usize> = times.iter().map(|t| t.0).collect();
+    assert_eq!(launches, [1, 2], "those of the run phase");
+}
+
+#[test]
+fn refuses_wrong_inputs() {
+    let s = session(1);
+    let count = RunError::Count { what: "inputs", expected: 1, found: 0 };
+    assert_eq!(s.run(&[]).unwrap_err(), count);
+    let flat = ndarray::Array1::<f32>::zeros(N);
+    let e = s.run(&[(&flat).into()]).unwrap_err().to_string();
+    assert_eq!(e, "input `x`: expected f32[4, 1024], found f32[4096]");
+    let ints = Array2::<i32>::zeros((4, N / 4));
+    let e = s.run(&[TensorView::from(&ints)]).unwrap_err().to_string();
+    assert_eq!(e, "input `x`: expected f32[4, 1024], found i32[4, 1024]");
+}
+
+#[test]
+fn refuses_wrong_parameters() {
+    let executable = Executable::load(sum()).unwrap();
+    let pool = Arc::new(Pool::new(1));
+    let load = |w: &BTreeMap<String, Tensor>| {
+        Session::new(executable.clone(), w, pool.clone()).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let mut w = weights();
+    w.insert("bn1.num_batches_tracked".into(), Tensor::from(ndarray::arr0(3)));
+    w.insert("aux.weight".into(), Tensor::from(ndarray::arr0(3)));
+    assert_eq!(load(&w), Ok(()), "these are tolerated");
+    w.insert("fc9.bias".into(), Tensor::from(ndarray::arr0(3)));
+    w.insert("weight".into(), Tensor::from(Array2::<f32>::zeros((N / 4, 4))));
+    assert_eq!(
+        load(&w).unwrap_err(),
+        "parameter `weight`: expected f32[4, 1024], found f32[1024, 4]\n\
+         there is no parameter `fc9.bias` in the network"
+    );
+    assert_eq!(load(&BTreeMap::new()).unwrap_err(), "parameter `weight` is missing");
+}
+
+#[test]
+fn refuses_other_machines_and_more_memory_than_there_is() {
+    let mut p = sum();
+    p.architecture = "vax".into();
+    let e = Executable::load(p).unwrap_err();
+    assert!(matches!(e, ExecutableError::Program(ProgramError::Unsupported(_))), "{e}");
+    let mut p = sum();
+    p.features = vec!["sse3".into(), "telepathy".into()];
+    let e = Executable::load(p).unwrap_err().to_string();
+    assert_eq!(e, "the program needs CPU features that this machine lacks: telepathy");
+    let mut p = sum();
+    p.prepared_bytes = 1 << 46;
+    let e = Session::new(Executable::load(p).unwrap(), &weights(), Arc::new(Pool::new(1))).unwrap_err();
+    assert!(matches!(e, LoadError::Memory(_)), "{e}");
+    let mut p = sum();
+    p.arena_bytes = 1 << 45;
+    p.launches.remove(0);
+    let s = Session::new(Executable::load(p).unwrap(), &weights(), Arc::new(Pool::new(1))).unwrap();
+    let e = s.run(&[(&picture(0)).into()]).unwrap_err();
+    assert!(matches!(e, RunError::Memory(_)), "{e}");
+}
