@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::data::{file, safetensors};
 use crate::error::Result;
 use crate::{Error, Tensor};
 
@@ -16,7 +17,8 @@ pub struct Weights {
 impl Weights {
     /// Reads a safetensors file; `f16`, `bf16` and `f64` become `f32`.
     pub fn open(path: impl AsRef<Path>) -> Result<Weights> {
-        Err(Error::format(path, "cannot be read yet"))
+        let path = path.as_ref();
+        Ok(Weights { tensors: safetensors::read(path)?, path: Some(path.to_path_buf()) })
     }
 
     /// Tensors in memory.
@@ -26,7 +28,9 @@ impl Weights {
 
     /// Writes a safetensors file, beside and then renamed, so that it is whole or not there.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        Err(Error::format(path, "cannot be written yet"))
+        let path = path.as_ref();
+        let bytes = safetensors::to_bytes(&self.tensors).map_err(|e| Error::format(path, e))?;
+        file::write(path, &bytes)
     }
 
     /// The tensors.
