@@ -1,0 +1,195 @@
+//! From a group to kernels: the fast path that fits, else one kernel of generic elements, else a
+//! kernel for every node.
+
+use std::collections::HashMap;
+
+use super::access::Place;
+use super::builder::{Operand, Scope};
+use super::elements::Elements;
+use super::elementwise::{is_elementwise, is_movement, sizes};
+use super::softmax::Softmax;
+use super::values::one_pixel;
+use super::{LowerError, Lowering, label};
+use crate::graph::{Layout, NodeId, Op};
+use crate::kernel::Kernel;
+use crate::kernel::module::Arg;
+
+/// The most nodes that become one kernel.
+const GROUP_LIMIT: usize = 128;
+
+impl<'a> Lowering<'a> {
+    /// Lowers nodes whose values, but the last one's, are used among them alone.
+    pub(super) fn group(&mut self, nodes: &[NodeId]) -> Result<(), LowerError> {
+        let result = nodes[nodes.len() - 1];
+        if let Op::Concat(axis) = self.graph.node(result).op
+            && nodes.len() == 1
+        {
+            return self.concat(result, axis);
+        }
+        let out = self.place(result)?;
+        if out.elements() == 0 {
+            return Ok(());
+        }
+        if nodes.len() <= GROUP_LIMIT {
+            let scope = self.scope(nodes)?;
+            let name = self.kernel_name(nodes);
+            if let Some((mut kernel, args)) = self.one_kernel(&scope, &name, nodes, &out) {
+                kernel.flops = nodes.iter().map(|&n| self.flops(n)).sum();
+                self.launch(kernel, args, nodes, self.phase(result));
+                return Ok(());
+            }
+        }
+        if nodes.len() == 1 {
+            let what = format!("{} of these shapes and layouts", self.graph.node(result).op.name());
+            return Err(LowerError::Unsupported { name: label(self.graph, result), what });
+        }
+        nodes.iter().try_for_each(|n| self.group(std::slice::from_ref(n)))
+    }
+
+    /// The group as one kernel; `None` if it has to be taken apart.
+    fn one_kernel(
+        &mut self,
+        scope: &Scope,
+        name: &str,
+        nodes: &[NodeId],
+        out: &Place,
+    ) -> Option<(Kernel, Vec<Arg>)> {
+        let result = nodes[nodes.len() - 1];
+        let light =
+            |n: &NodeId| is_elementwise(&self.graph.node(*n).op) || is_movement(&self.graph.node(*n).op);
+        let anchors: Vec<NodeId> = nodes.iter().copied().filter(|n| !light(n)).collect();
+        let lanes = self.target.lanes;
+        let &[anchor] = anchors.as_slice() else {
+            return if anchors.is_empty() { self.generic(scope, name, nodes, out) } else { None };
+        };
+        match self.graph.node(anchor).op {
+            Op::Softmax(_) | Op::LogSoftmax(_) => Softmax { name, anchor, result, out, lanes }.kernel(scope),
+            Op::Concat(_) => None,
+            Op::Gather(_) => {
+                let table = self.graph.operands(anchor)[0];
+                let reachable =
+                    scope.operands.contains_key(&table) && self.graph.node(table).layout == Layout::Plain;
+                if reachable { self.generic(scope, name, nodes, out) } else { None }
+            }
+            _ => self.generic(scope, name, nodes, out),
+        }
+    }
+
+    /// Every element on its own.
+    fn generic(
+        &self,
+        scope: &Scope,
+        name: &str,
+        nodes: &[NodeId],
+        out: &Place,
+    ) -> Option<(Kernel, Vec<Arg>)> {
+        let result = nodes[nodes.len() - 1];
+        let elements = out.shape.iter().product::<usize>().max(1);
+        let flops: u64 = nodes.iter().map(|&n| self.flops(n)).sum();
+        let work = nodes.len() + (flops / elements as u64) as usize;
+        let pointwise = |n: &NodeId| {
+            let node = self.graph.node(*n);
+            let op = is_elementwise(&node.op) && !matches!(node.op, Op::BatchNorm(_));
+            op && (sizes(node) == out.shape || sizes(node).iter().all(|&d| d == 1))
+        };
+        let even = |operand: &Operand| match operand {
+            Operand::Splat(..) => true,
+            Operand::Memory(p) => {
+                let equal = p.shape == out.shape && p.layout == out.layout;
+                (equal || p.elements() == 1) && p.is_dense()
+            }
+        };
+        let flat = nodes.iter().all(pointwise) && scope.operands.values().all(even);
+        let blocked = self.seen_as_blocked(nodes, out);
+        let out = blocked.as_ref().unwrap_or(out);
+        let elements = Elements { name, out, work, flat, lanes: self.target.lanes };
+        elements.kernel(scope, &|b, index| b.value(result, index))
+    }
+
+    /// One pixel of full blocks is the same memory in both layouts: it is written in that of the
+    /// work before it.
+    fn seen_as_blocked(&self, nodes: &[NodeId], out: &Place) -> Option<Place> {
+        let layout = self.graph.node(nodes[0]).layout;
+        let same = out.layout == Layout::Plain && out.is_dense() && one_pixel(&out.shape, layout);
+        if !same {
+            return None;
+        }
+        let dense = Place::dense(out.value, out.dtype, &out.shape, layout);
+        Some(Place { offset: out.offset, ..dense })
+    }
+
+    /// Copies the operands that have not been placed into the result already.
+    fn concat(&mut self, id: NodeId, axis: usize) -> Result<(), LowerError> {
+        let out = self.place(id)?;
+        let mut start = 0;
+        for operand in self.graph.operands(id) {
+            let node = self.graph.node(operand);
+            let size = sizes(node)[axis];
+            let placed = node.placement.is_some_and(|p| p.into == id && p.offset == start);
+            if !placed && size > 0 {
+                match out.part(axis, start, size) {
+                    Some(part) => {
+                        let from = self.place(operand)?;
+                        self.copy(id, &from, &part, self.phase(id));
+                    }
+                    None => self.copy_channels(id, operand, &out, start)?,
+                }
+            }
+            start += size;
+        }
+        Ok(())
+    }
+
+    /// Copies an operand whose channels do not begin with a block: an element at a time.
+    fn copy_channels(
+        &mut self,
+        id: NodeId,
+        operand: NodeId,
+        out: &Place,
+        start: usize,
+    ) -> Result<(), LowerError> {
+        let from = self.place(operand)?;
+        let scope = Scope { graph: self.graph, members: Default::default(), operands: Default::default() };
+        let (kernel, args) = super::elements::copy_channels(&scope, &from, out, start);
+        self.launch(kernel, args, &[id], self.phase(id));
+        Ok(())
+    }
+
+    /// The nodes of a kernel, with all that they read.
+    pub(super) fn scope(&mut self, nodes: &[NodeId]) -> Result<Scope<'a>, LowerError> {
+        let mut operands = HashMap::new();
+        for &n in nodes {
+            for operand in self.graph.operands(n) {
+                if !nodes.contains(&operand) && !operands.contains_key(&operand) {
+                    operands.insert(operand, self.operand(operand)?);
+                }
+            }
+        }
+        Ok(Scope { graph: self.graph, members: nodes.iter().copied().collect(), operands })
+    }
+
+    /// `conv2d_relu_max_pool2d`
+    fn kernel_name(&self, nodes: &[NodeId]) -> String {
+        let names: Vec<&str> = nodes.iter().map(|&n| self.graph.node(n).op.name()).collect();
+        names.join("_")
+    }
+
+    /// Floating-point operations of a node: those of contractions and poolings.
+    pub(super) fn flops(&self, id: NodeId) -> u64 {
+        let graph = self.graph;
+        let node = graph.node(id);
+        let product = |shape: Vec<usize>| shape.iter().map(|&n| n as u64).product::<u64>();
+        let operand = |i: usize| sizes(graph.node(graph.operands(id)[i]));
+        let elements = product(sizes(node));
+        match &node.op {
+            Op::Conv2d(_) => 2 * elements * product(operand(1)[1..].to_vec()),
+            Op::ConvTranspose2d(_) => 2 * product(operand(0)) * product(operand(1)[1..].to_vec()),
+            Op::Linear => 2 * elements * operand(1)[1] as u64,
+            Op::MatMul => 2 * elements * operand(0).last().copied().unwrap_or(1) as u64,
+            Op::MaxPool2d(p) => elements * (p.window.kernel[0] * p.window.kernel[1]) as u64,
+            Op::AvgPool2d(p) => elements * (p.window.kernel[0] * p.window.kernel[1]) as u64,
+            Op::AdaptiveMaxPool2d(_) | Op::AdaptiveAvgPool2d(_) | Op::Reduce { .. } => product(operand(0)),
+            _ => 0,
+        }
+    }
+}

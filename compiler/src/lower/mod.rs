@@ -1,0 +1,293 @@
+//! From a graph to kernels: every group of nodes becomes a kernel, every result a place in memory.
+//!
+//! In: a graph without symbols, optimised or not (a node without a group is a group of one). Out:
+//! a [`Module`]: values, kernels (equal ones once) and launches in order, those that depend on
+//! parameters and constants alone in the prepare phase. Promises: every kernel passes the
+//! verifier; each element is computed by one task in a fixed order; results of graphs land in the
+//! caller's row-major memory.
+
+mod access;
+mod builder;
+mod conv_generic;
+mod elements;
+mod elementwise;
+mod generic;
+mod group;
+mod pool;
+mod softmax;
+mod values;
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use nnc_dsl::SourceMap;
+use nnc_runtime::DType;
+use nnc_runtime::program::{Parameter, Phase, Port};
+
+use self::access::Place;
+use crate::graph::{Graph, Layout, NodeId, Op};
+use crate::kernel::module::{Arg, Launch, Module};
+use crate::kernel::{Buffer, Kernel, VarDecl};
+use crate::target::CpuTarget;
+
+/// Why a graph cannot be lowered.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LowerError {
+    /// A dimension is not known.
+    #[error("`{name}` has the shape [{shape}], sizes must be known before code is made")]
+    Symbolic {
+        /// The layer.
+        name: String,
+        /// Its shape.
+        shape: String,
+    },
+    /// Compiled code has f32, i32 and bool.
+    #[error("`{name}` is of type {dtype}, compiled code computes in f32, i32 and bool")]
+    Type {
+        /// The layer.
+        name: String,
+        /// Its type.
+        dtype: DType,
+    },
+    /// The operation has no kernels on this target.
+    #[error("`{name}`: {what} cannot be compiled for the CPU")]
+    Unsupported {
+        /// The layer.
+        name: String,
+        /// The operation, and what about it.
+        what: String,
+    },
+    /// The graph contradicts itself: a pass has made a mistake.
+    #[error("`{name}`: {what}")]
+    Invalid {
+        /// The layer.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Lowers a graph. `sources` turns spans into `file:line` for profiles.
+///
+/// # Errors
+/// Symbols left in shapes, f64, random numbers, contradictory layouts or placements.
+pub fn lower(graph: &Graph, target: &CpuTarget, sources: Option<&SourceMap>) -> Result<Module, LowerError> {
+    let mut lowering = Lowering::new(graph, target, sources)?;
+    lowering.find_groups();
+    lowering.find_roots();
+    lowering.declare();
+    for id in graph.topological() {
+        match lowering.grouped.get(&id).cloned() {
+            Some(nodes) if nodes.last() == Some(&id) => lowering.group(&nodes)?,
+            Some(_) => {}
+            None if graph.node(id).op.is_source() => {}
+            None if lowering.is_alias(id) => lowering.alias(id)?,
+            None => lowering.group(&[id])?,
+        }
+    }
+    lowering.outputs()?;
+    Ok(lowering.finish())
+}
+
+/// A graph on its way to a module.
+struct Lowering<'a> {
+    graph: &'a Graph,
+    target: &'a CpuTarget,
+    sources: Option<&'a SourceMap>,
+    module: Module,
+    /// Where values are, as far as they have been needed.
+    places: HashMap<NodeId, Place>,
+    /// Nodes that depend on parameters and constants alone.
+    prepared: HashSet<NodeId>,
+    /// The members of the group of every node that is not alone.
+    grouped: HashMap<NodeId, Rc<[NodeId]>>,
+    /// The node whose memory a node's value is in.
+    roots: HashMap<NodeId, NodeId>,
+    /// Nodes whose values are the outputs' memory, by output.
+    output_of: HashMap<NodeId, usize>,
+    /// Kernels by what can be hashed of them.
+    kernels: HashMap<KernelKey, Vec<usize>>,
+    run: Vec<Launch>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct KernelKey(String, Vec<VarDecl>, Vec<Buffer>);
+
+impl<'a> Lowering<'a> {
+    fn new(
+        graph: &'a Graph,
+        target: &'a CpuTarget,
+        sources: Option<&'a SourceMap>,
+    ) -> Result<Lowering<'a>, LowerError> {
+        let mut prepared = HashSet::new();
+        for id in graph.topological() {
+            let node = graph.node(id);
+            let name = label(graph, id);
+            if node.ty.sizes().is_none() {
+                let shape: Vec<String> = node.ty.shape.iter().map(|d| d.to_string()).collect();
+                return Err(LowerError::Symbolic { name, shape: shape.join(", ") });
+            }
+            if node.ty.dtype == DType::F64 {
+                return Err(LowerError::Type { name, dtype: node.ty.dtype });
+            }
+            let ready = match &node.op {
+                Op::Parameter(_) | Op::Constant(_) => true,
+                Op::Input => false,
+                Op::Random(_) => {
+                    return Err(LowerError::Unsupported { name, what: "drawing random numbers".into() });
+                }
+                Op::BatchNorm(b) if b.training => {
+                    let what = "batch normalisation with the batch's own statistics".into();
+                    return Err(LowerError::Unsupported { name, what });
+                }
+                _ => graph.operands(id).iter().all(|o| prepared.contains(o)),
+            };
+            if ready {
+                prepared.insert(id);
+            }
+        }
+        let module = Module { name: graph.name.clone(), ..Module::default() };
+        Ok(Lowering {
+            graph,
+            target,
+            sources,
+            module,
+            places: HashMap::new(),
+            prepared,
+            grouped: HashMap::new(),
+            roots: HashMap::new(),
+            output_of: HashMap::new(),
+            kernels: HashMap::new(),
+            run: vec![],
+        })
+    }
+
+    /// Declares what is named: inputs, parameters, outputs.
+    fn declare(&mut self) {
+        let port = |id: NodeId, name: &str| {
+            let ty = &self.graph.node(id).ty;
+            Port { name: name.to_string(), dtype: ty.dtype, shape: ty.sizes().unwrap_or_default() }
+        };
+        for id in self.graph.inputs() {
+            self.module.inputs.push(port(id, &self.graph.node(id).name));
+        }
+        for id in self.graph.parameters() {
+            if let Op::Parameter(p) = &self.graph.node(id).op {
+                let port = port(id, &self.graph.node(id).name);
+                let (init, trainable) = (p.init.clone(), p.trainable);
+                self.module.parameters.push(Parameter { port, init, trainable });
+            }
+        }
+        for o in &self.graph.outputs {
+            self.module.outputs.push(port(o.node, &o.name));
+        }
+        for i in 0..self.graph.outputs.len() {
+            let root = self.roots[&self.graph.outputs[i].node];
+            let node = self.graph.node(root);
+            let own = !node.op.is_source()
+                && node.layout == Layout::Plain
+                && node.placement.is_none()
+                && !self.prepared.contains(&root);
+            if own {
+                self.output_of.entry(root).or_insert(i);
+            }
+        }
+    }
+
+    /// Finds the groups of the graph that can be lowered as groups; all other nodes are alone.
+    fn find_groups(&mut self) {
+        for group in &self.graph.groups {
+            let Some(&last) = group.nodes.last() else { continue };
+            // What can be prepared is; the run-time rest is the group.
+            let phase = self.prepared.contains(&last);
+            let nodes: Vec<NodeId> =
+                group.nodes.iter().copied().filter(|n| self.prepared.contains(n) == phase).collect();
+            let inside = |n: &NodeId| {
+                !self.graph.is_output(*n) && self.graph.users(*n).iter().all(|u| nodes.contains(u))
+            };
+            let closed = nodes[..nodes.len() - 1].iter().all(inside);
+            if closed && nodes.len() > 1 && !nodes.iter().any(|&n| self.graph.node(n).op.is_source()) {
+                let nodes: Rc<[NodeId]> = nodes.into();
+                self.grouped.extend(nodes.iter().map(|&n| (n, nodes.clone())));
+            }
+        }
+    }
+
+    /// Adds a launch of a kernel, which is kept once if an equal one is there.
+    fn launch(&mut self, mut kernel: Kernel, args: Vec<Arg>, nodes: &[NodeId], phase: Phase) {
+        if kernel.task_count() == 0 || kernel.body.is_empty() {
+            return;
+        }
+        for &n in nodes {
+            for s in &self.graph.node(n).spans {
+                if !kernel.spans.contains(s) {
+                    kernel.spans.push(*s);
+                }
+            }
+        }
+        let key = KernelKey(kernel.name.clone(), kernel.vars.clone(), kernel.buffers.clone());
+        let candidates = self.kernels.entry(key).or_default();
+        let same = |k: &Kernel| k.tasks == kernel.tasks && k.flops == kernel.flops && k.body == kernel.body;
+        let found = candidates.iter().copied().find(|&i| same(&self.module.kernels[i]));
+        let index = match found {
+            Some(i) => {
+                for s in kernel.spans {
+                    if !self.module.kernels[i].spans.contains(&s) {
+                        self.module.kernels[i].spans.push(s);
+                    }
+                }
+                i
+            }
+            None => {
+                candidates.push(self.module.kernels.len());
+                self.module.kernels.push(kernel);
+                self.module.kernels.len() - 1
+            }
+        };
+        let location = self.location(nodes);
+        let launch = Launch { kernel: index, args, phase, layer: self.layer(nodes), location };
+        match phase {
+            Phase::Prepare => self.module.launches.push(launch),
+            Phase::Run => self.run.push(launch),
+        }
+    }
+
+    /// The names of the layers of some nodes, each once.
+    fn layer(&self, nodes: &[NodeId]) -> String {
+        let mut names: Vec<&str> = vec![];
+        for &n in nodes {
+            let name = self.graph.node(n).name.as_str();
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(" + ")
+    }
+
+    fn location(&self, nodes: &[NodeId]) -> String {
+        let span = nodes.iter().find_map(|&n| self.graph.node(n).spans.first());
+        match (span, self.sources) {
+            (Some(&span), Some(sources)) => sources.location(span),
+            _ => String::new(),
+        }
+    }
+
+    fn phase(&self, id: NodeId) -> Phase {
+        if self.prepared.contains(&id) { Phase::Prepare } else { Phase::Run }
+    }
+
+    fn finish(mut self) -> Module {
+        self.module.launches.append(&mut self.run);
+        self.module
+    }
+}
+
+/// What a node is called in messages.
+fn label(graph: &Graph, id: NodeId) -> String {
+    let node = graph.node(id);
+    match node.name.is_empty() {
+        true => node.op.name().to_string(),
+        false => node.name.clone(),
+    }
+}

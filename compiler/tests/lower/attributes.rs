@@ -1,0 +1,92 @@
+//! Convolutions and poolings over random shapes and attributes.
+
+use nnc_compiler::graph::Op;
+use nnc_compiler::graph::op::{AvgPool2d, Conv2d, MaxPool2d, Unary, Window};
+use proptest::prelude::*;
+
+use crate::support::{Net, check};
+
+fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
+    [range.clone(), range]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn convolution(
+        batch in 1..=2usize,
+        [group_in, group_out] in pair(1..=10),
+        groups in prop_oneof![4 => Just(1usize), 1 => 2..=3usize],
+        size in pair(1..=12),
+        kernel in pair(1..=4),
+        stride in pair(1..=3),
+        dilation in pair(1..=2),
+        padding in [0..=3usize, 0..=3, 0..=3, 0..=3],
+        blocked in any::<bool>(),
+    ) {
+        let mut net = Net::new(size[0] as u64 * 31 + kernel[1] as u64);
+        let reach = |i: usize| dilation[i] * (kernel[i] - 1) + 1;
+        let room = |i: usize| size[i] + padding[2 * i] + padding[2 * i + 1];
+        prop_assume!(room(0) >= reach(0) && room(1) >= reach(1));
+        let mut x = net.input(&[batch, group_in * groups, size[0], size[1]]);
+        if blocked {
+            let point = Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 };
+            x = net.conv(x, group_in * groups, [1, 1], point);
+        }
+        let y = net.conv(x, group_out * groups, kernel, Conv2d { stride, padding, dilation, groups });
+        let y = net.op(Op::Unary(Unary::Relu), &[y]);
+        net.output(y);
+        check(&net);
+    }
+
+    #[test]
+    fn depthwise_convolution(
+        channels in 1..=20usize,
+        size in pair(1..=10),
+        kernel in pair(1..=3),
+        stride in pair(1..=2),
+        padding in [0..=2usize, 0..=2, 0..=2, 0..=2],
+    ) {
+        let mut net = Net::new(channels as u64);
+        prop_assume!((0..2).all(|i| size[i] + padding[2 * i] + padding[2 * i + 1] >= kernel[i]));
+        let x = net.input(&[1, channels, size[0], size[1]]);
+        let point = Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 };
+        let x = net.conv(x, channels, [1, 1], point);
+        let y = net.conv(x, channels, kernel, Conv2d { stride, padding, dilation: [1; 2], groups: channels });
+        let y = net.op(Op::Unary(Unary::Clamp(0.0, 0.5)), &[y]);
+        net.output(y);
+        check(&net);
+    }
+
+    #[test]
+    fn pooling(
+        channels in 1..=9usize,
+        size in pair(1..=12),
+        kernel in pair(1..=4),
+        stride in pair(1..=4),
+        dilation in pair(1..=2),
+        padding in [0..=3usize, 0..=3, 0..=3, 0..=3],
+        [ceil, average, include] in [any::<bool>(), any::<bool>(), any::<bool>()],
+        behind_conv in any::<bool>(),
+    ) {
+        let padding = std::array::from_fn(|i| padding[i].min(kernel[i / 2] - 1));
+        let room = |i: usize| size[i] + padding[2 * i] + padding[2 * i + 1];
+        prop_assume!((0..2).all(|i| room(i) >= dilation[i] * (kernel[i] - 1) + 1));
+        let window = Window { kernel, stride, padding, dilation, ceil };
+        let mut net = Net::new(channels as u64 * 7 + size[1] as u64);
+        let mut x = net.input(&[2, channels, size[0], size[1]]);
+        if behind_conv {
+            let conv = Conv2d { stride: [1; 2], padding: [1; 4], dilation: [1; 2], groups: 1 };
+            x = net.conv(x, channels, [3, 3], conv);
+            x = net.op(Op::Unary(Unary::Relu), &[x]);
+        }
+        let op = match average {
+            true => Op::AvgPool2d(AvgPool2d { window, count_include_pad: include }),
+            false => Op::MaxPool2d(MaxPool2d { window }),
+        };
+        let y = net.op(op, &[x]);
+        net.output(y);
+        check(&net);
+    }
+}

@@ -1,0 +1,5 @@
+//! Lowering: what the kernels of a graph compute is what the reference interpreter says of it.
+
+mod attributes;
+mod operations;
+mod support;

@@ -1,0 +1,176 @@
+//! Small nets, and the check of their kernels against the reference interpreter.
+
+use std::collections::BTreeMap;
+
+use ndarray::{ArrayD, IxDyn};
+use nnc_compiler::graph::op::{Conv2d, Literal, Parameter, Window};
+use nnc_compiler::graph::{Graph, NodeId, Op, Output, TensorType};
+use nnc_compiler::kernel::interpret::run_module;
+use nnc_compiler::kernel::verify::verify;
+use nnc_compiler::kernel::{Module, interpret};
+use nnc_compiler::lower::lower;
+use nnc_compiler::pass;
+use nnc_compiler::target::CpuTarget;
+use nnc_runtime::program::Initializer;
+use nnc_runtime::{DType, Tensor};
+
+/// A graph in the making and the values for it.
+pub struct Net {
+    pub graph: Graph,
+    pub feeds: BTreeMap<String, Tensor>,
+    state: u64,
+}
+
+impl Net {
+    pub fn new(seed: u64) -> Net {
+        Net { graph: Graph::new("net"), feeds: BTreeMap::new(), state: seed.wrapping_mul(2).wrapping_add(1) }
+    }
+
+    /// Numbers in -1..1, some of them zero.
+    fn number(&mut self) -> f32 {
+        self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let x = (self.state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        if self.state >> 33 & 15 == 0 { 0.0 } else { x }
+    }
+
+    pub fn values(&mut self, shape: &[usize]) -> Tensor {
+        let n: usize = shape.iter().product();
+        let data: Vec<f32> = (0..n).map(|_| self.number()).collect();
+        Tensor::F32(ArrayD::from_shape_vec(IxDyn(shape), data).unwrap())
+    }
+
+    pub fn input(&mut self, shape: &[usize]) -> NodeId {
+        let name = format!("x{}", self.graph.inputs().len());
+        let value = self.values(shape);
+        self.feeds.insert(name.clone(), value);
+        self.graph.add_typed(Op::Input, &[], TensorType::new(DType::F32, shape), &name, None)
+    }
+
+    /// An input of i32 in `0..limit`.
+    pub fn integers(&mut self, shape: &[usize], limit: i32) -> NodeId {
+        let name = format!("x{}", self.graph.inputs().len());
+        let n: usize = shape.iter().product();
+        let data: Vec<i32> = (0..n).map(|_| (self.number().abs() * limit as f32) as i32 % limit).collect();
+        self.feeds.insert(name.clone(), Tensor::I32(ArrayD::from_shape_vec(IxDyn(shape), data).unwrap()));
+        self.graph.add_typed(Op::Input, &[], TensorType::new(DType::I32, shape), &name, None)
+    }
+
+    pub fn parameter(&mut self, shape: &[usize]) -> NodeId {
+        let name = format!("p{}", self.graph.parameters().len());
+        let value = self.values(shape);
+        self.feed_parameter(&name, shape, value)
+    }
+
+    /// A parameter without negative numbers (variances).
+    pub fn positive(&mut self, shape: &[usize]) -> NodeId {
+        let name = format!("p{}", self.graph.parameters().len());
+        let value = match self.values(shape) {
+            Tensor::F32(a) => Tensor::F32(a.mapv(|x| x.abs() + 0.5)),
+            other => other,
+        };
+        self.feed_parameter(&name, shape, value)
+    }
+
+    fn feed_parameter(&mut self, name: &str, shape: &[usize], value: Tensor) -> NodeId {
+        self.feeds.insert(name.into(), value);
+        let op = Op::Parameter(Parameter { init: Initializer::Constant(0.0), trainable: true });
+        self.graph.add_typed(op, &[], TensorType::new(DType::F32, shape), name, None)
+    }
+
+    pub fn splat(&mut self, x: f64) -> NodeId {
+        let ty = TensorType::new(DType::F32, &[]);
+        self.graph.add_typed(Op::Constant(Literal::Splat(x)), &[], ty, "", None)
+    }
+
+    pub fn op(&mut self, op: Op, operands: &[NodeId]) -> NodeId {
+        self.graph.add(op.clone(), operands, "", None).unwrap_or_else(|e| panic!("{op:?}: {e}"))
+    }
+
+    /// A convolution with weights and bias of its own.
+    pub fn conv(&mut self, x: NodeId, out: usize, kernel: [usize; 2], attributes: Conv2d) -> NodeId {
+        let channels = self.shape(x)[1];
+        let w = self.parameter(&[out, channels / attributes.groups, kernel[0], kernel[1]]);
+        let b = self.parameter(&[out]);
+        self.op(Op::Conv2d(attributes), &[x, w, b])
+    }
+
+    pub fn shape(&self, id: NodeId) -> Vec<usize> {
+        self.graph.node(id).ty.sizes().unwrap()
+    }
+
+    pub fn output(&mut self, node: NodeId) {
+        let name = format!("y{}", self.graph.outputs.len());
+        self.graph.outputs.push(Output { name, node });
+    }
+}
+
+/// Stride 1, "same" padding for 3x3.
+pub fn same() -> Conv2d {
+    Conv2d { stride: [1; 2], padding: [1; 4], dilation: [1; 2], groups: 1 }
+}
+
+pub fn window(kernel: usize, stride: usize) -> Window {
+    Window { kernel: [kernel; 2], stride: [stride; 2], padding: [0; 4], dilation: [1; 2], ceil: false }
+}
+
+/// A target whose vectors have four lanes.
+pub fn target() -> CpuTarget {
+    CpuTarget { lanes: 4, vector_registers: 16, ..CpuTarget::host() }
+}
+
+/// The kernels, each of them verified.
+pub fn module(graph: &Graph) -> Module {
+    let module = lower(graph, &target(), None).unwrap_or_else(|e| panic!("{e}"));
+    for kernel in &module.kernels {
+        if let Err(errors) = verify(kernel) {
+            panic!("{}\n{kernel}", errors.iter().map(|e| format!("{e}\n")).collect::<String>());
+        }
+    }
+    module
+}
+
+/// Compares kernels and interpreter, with and without passes; the module of the optimised graph.
+pub fn check(net: &Net) -> Module {
+    let expected = nnc_compiler::graph::interpret::run(&net.graph, &net.feeds).unwrap();
+    compare(&module(&net.graph), &net.feeds, &expected);
+    let mut optimised = net.graph.clone();
+    pass::run_all(&mut optimised, &mut |_, _| {});
+    let module = module(&optimised);
+    compare(&module, &net.feeds, &expected);
+    module
+}
+
+/// Panics where the module's outputs are not these.
+pub fn compare(module: &Module, feeds: &BTreeMap<String, Tensor>, expected: &BTreeMap<String, Tensor>) {
+    let found = match run_module(module, feeds, feeds) {
+        Ok(found) => found,
+        Err(e) => panic!("{e}\n{}", text(module)),
+    };
+    for (name, want) in expected {
+        let got = &found[name];
+        assert_eq!(want.shape(), got.shape());
+        let (a, b) = (numbers(want), numbers(got));
+        let scale = a.iter().fold(1.0f64, |m, x| if x.is_finite() { m.max(x.abs()) } else { m });
+        for (i, (x, y)) in a.iter().zip(&b).enumerate() {
+            let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 2e-5 * scale;
+            assert!(same, "output {name}, element {i}: expected {x}, found {y}\n{}", text(module));
+        }
+    }
+}
+
+/// The kernels and launches as text.
+pub fn text(module: &Module) -> String {
+    let kernels: String = module.kernels.iter().map(|k| format!("{k}\n")).collect();
+    let launch = |l: &nnc_compiler::kernel::module::Launch| {
+        format!("{:?} {} {:?}\n", l.phase, module.kernels[l.kernel].name, l.args)
+    };
+    kernels + &module.launches.iter().map(launch).collect::<String>()
+}
+
+fn numbers(t: &Tensor) -> Vec<f64> {
+    match t {
+        Tensor::F32(a) => a.iter().map(|&x| x as f64).collect(),
+        Tensor::F64(a) => a.iter().copied().collect(),
+        _ => interpret::cells_of(t).iter().map(|&c| c as i32 as f64).collect(),
+    }
+}
