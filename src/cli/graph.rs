@@ -36,8 +36,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
     let network = build(&source, &args.net.options())?;
-    let network = if args.fused { with_known_sizes(network)? } else { network };
-    let drawing = Drawing::of(network.graph(), network.sources());
+    let drawing = if args.fused {
+        Drawing::fused(&with_known_sizes(network)?)
+    } else {
+        Drawing::of(network.graph(), network.sources())
+    };
     let by_name =
         args.output.as_deref().and_then(Path::extension).is_some_and(|e| e.eq_ignore_ascii_case("svg"));
     let svg = args.format.as_deref().map_or(by_name, |f| f == "svg");

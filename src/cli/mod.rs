@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod compile;
 mod eval;
+mod explain;
 mod fmt;
 mod graph;
 mod input;
@@ -51,6 +52,7 @@ enum Command {
     Fmt(fmt::Args),
     Summary(summary::Args),
     Graph(graph::Args),
+    Explain(explain::Args),
     Compile(compile::Args),
     Run(run::Args),
     Eval(eval::Args),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Fmt(args) => fmt::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Graph(args) => graph::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),

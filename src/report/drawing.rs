@@ -3,7 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use nnc_compiler::graph::{Graph, NodeId, Op};
+use nnc_compiler::pass;
 use nnc_dsl::SourceMap;
+
+use super::place;
+use crate::Network;
 
 /// What a box stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,13 @@ pub struct Drawing {
 }
 
 impl Drawing {
+    /// A net after all passes, with frames around what becomes one kernel.
+    pub fn fused(network: &Network) -> Drawing {
+        let mut graph = network.graph().clone();
+        pass::run_all(&mut graph, &mut |_, _| {});
+        Drawing::of(&graph, network.sources())
+    }
+
     /// A graph with its inputs, operations and outputs. Parameters are lines in the boxes of those
     /// that use them, so that the drawing shows how data flows. Groups of more than one node
     /// become frames.
@@ -67,7 +78,7 @@ impl Drawing {
                 lines: lines(graph, id, &hidden),
                 kind,
                 frame: node.group.and_then(|g| frame_of.get(&(g.0 as usize)).copied()),
-                location: node.spans.first().map_or(String::new(), |&s| sources.location(s)),
+                location: place::location(node, sources),
             });
             for o in graph.operands(id) {
                 if let Some(&from) = box_of.get(&o) {

@@ -3,6 +3,8 @@
 
 pub mod dot;
 pub mod drawing;
+pub mod explain;
+pub mod place;
 pub mod profile;
 pub mod summary;
 pub mod svg;

@@ -30,6 +30,8 @@ pub use phase::prepared;
 /// Something worth telling about a place in the source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remark {
+    /// The node it is about; later passes may have removed it.
+    pub node: NodeId,
     /// Where.
     pub span: Option<Span>,
     /// What, starting lowercase.
@@ -54,7 +56,7 @@ impl Report {
 
     /// Adds a remark about a node.
     fn remark(&mut self, graph: &Graph, node: NodeId, text: impl Into<String>) {
-        self.remarks.push(Remark { span: graph.node(node).spans.first().copied(), text: text.into() });
+        self.remarks.push(Remark { node, span: graph.node(node).spans.first().copied(), text: text.into() });
     }
 }
 
