@@ -1,0 +1,165 @@
+//! The CPU back end: kernels become machine code with Cranelift, 128-bit vectors at most.
+//!
+//! Every kernel is one function `extern "C" fn(args, first, end, scratch)` that runs a range of
+//! tasks (see [`nnc_runtime::program::Kernel`]). It calls nothing and has no relocations, so the
+//! bytes can be mapped anywhere. The same kernels give the same bytes, whatever the threads.
+
+mod address;
+mod expr;
+mod function;
+mod isa;
+mod registers;
+mod vector;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::isa::TargetIsa;
+use thiserror::Error;
+
+use crate::kernel::verify::Verified;
+use crate::kernel::{Kernel, Memory, math};
+use crate::target::CpuTarget;
+
+/// Every function starts at a multiple of this (a cache line; larger than any constant in it needs).
+const ALIGNMENT: usize = 64;
+
+/// What [`compile`] makes beside the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EmitOptions {
+    /// The Cranelift IR as text.
+    pub clif: bool,
+    /// The machine code as text.
+    pub asm: bool,
+}
+
+/// Why there is no code.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[allow(missing_docs)] // the messages say what the fields are
+pub enum EmitError {
+    #[error("no code generator for `{architecture}`: {problem}")]
+    Architecture { architecture: String, problem: String },
+    #[error("code for `{architecture}` needs the feature `{feature}`")]
+    Feature { architecture: String, feature: String },
+    #[error("kernel `{kernel}`: {problem}")]
+    Kernel { kernel: String, problem: String },
+}
+
+/// Machine code of kernels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Code {
+    /// The code of all functions.
+    pub bytes: Vec<u8>,
+    /// Where each kernel's function starts.
+    pub offsets: Vec<usize>,
+    /// Bytes of scratch memory that each needs.
+    pub scratch_bytes: Vec<usize>,
+    /// Cranelift IR, if asked for.
+    pub clif: Option<String>,
+    /// Assembly, if asked for.
+    pub asm: Option<String>,
+}
+
+/// Compiles the kernels, in parallel.
+///
+/// # Errors
+/// For a target without code generator or without the features that kernels need.
+pub fn compile(
+    kernels: &[Verified<'_>],
+    target: &CpuTarget,
+    options: &EmitOptions,
+) -> Result<Code, EmitError> {
+    let isa = isa::isa(target)?;
+    let next = AtomicUsize::new(0);
+    let done: Vec<Mutex<Option<Result<Function, EmitError>>>> =
+        kernels.iter().map(|_| Mutex::new(None)).collect();
+    let work = || {
+        let mut context = Context::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(kernel) = kernels.get(i) else { break };
+            let function = compile_one(kernel, i, &*isa, options, &mut context);
+            *done[i].lock().expect("no compiling thread panics") = Some(function);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(kernels.len());
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut code =
+        Code { clif: options.clif.then(String::new), asm: options.asm.then(String::new), ..Code::default() };
+    for slot in done {
+        let function = slot.into_inner().expect("no compiling thread panics");
+        code.append(function.expect("every kernel was compiled")?);
+    }
+    Ok(code)
+}
+
+impl Code {
+    fn append(&mut self, function: Function) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+        self.offsets.push(self.bytes.len());
+        self.scratch_bytes.push(function.scratch_bytes);
+        self.bytes.extend(function.bytes);
+        for (all, text) in [(&mut self.clif, function.clif), (&mut self.asm, function.asm)] {
+            if let (Some(all), Some(text)) = (all, text) {
+                if !all.is_empty() {
+                    all.push('\n');
+                }
+                all.push_str(&text);
+            }
+        }
+    }
+}
+
+/// One compiled kernel.
+struct Function {
+    bytes: Vec<u8>,
+    scratch_bytes: usize,
+    clif: Option<String>,
+    asm: Option<String>,
+}
+
+fn compile_one(
+    kernel: &Verified<'_>,
+    number: usize,
+    isa: &dyn TargetIsa,
+    options: &EmitOptions,
+    context: &mut Context,
+) -> Result<Function, EmitError> {
+    let failed = |problem: String| EmitError::Kernel { kernel: kernel.name.clone(), problem };
+    let expanded = math::expand(kernel);
+    context.clear();
+    let scratch_bytes = function::build(&expanded, isa, &mut context.func);
+    let title = format!("; #{number} {}\n", kernel.name);
+    let clif = options.clif.then(|| format!("{title}{}", context.func.display()));
+    context.set_disasm(options.asm);
+    let compiled =
+        context.compile(isa, &mut ControlPlane::default()).map_err(|e| failed(format!("{:?}", e.inner)))?;
+    if !compiled.buffer.relocs().is_empty() {
+        return Err(failed("its code refers to a function outside".into()));
+    }
+    let asm = options.asm.then(|| format!("{title}{}", compiled.vcode.as_deref().unwrap_or_default()));
+    Ok(Function { bytes: compiled.code_buffer().to_vec(), scratch_bytes, clif, asm })
+}
+
+/// Byte offsets of the scratch buffers in a task's scratch memory, and its size.
+fn scratch_layout(kernel: &Kernel) -> (Vec<usize>, usize) {
+    let mut end = 0usize;
+    let offsets = kernel.buffers.iter().map(|b| {
+        let offset = end;
+        if b.memory == Memory::Scratch {
+            end += (b.extent() * b.dtype.size()).next_multiple_of(ALIGNMENT);
+        }
+        offset
+    });
+    (offsets.collect(), end)
+}
+
+#[cfg(test)]
+mod tests;

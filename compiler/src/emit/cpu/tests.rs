@@ -1,0 +1,152 @@
+//! Emitted code against the kernel interpreter, bit for bit.
+
+mod samples;
+
+use nnc_runtime::DType;
+use nnc_runtime::program::Access;
+
+use super::*;
+use crate::kernel::interpret::{Block, Order, run_kernel};
+use crate::kernel::verify::verify;
+
+/// Code that can be called.
+struct Executable {
+    map: memmap2::Mmap,
+}
+
+impl Executable {
+    #[allow(unsafe_code)]
+    fn new(bytes: &[u8]) -> Executable {
+        let mut map = memmap2::MmapMut::map_anon(bytes.len().max(1)).expect("memory");
+        map[..bytes.len()].copy_from_slice(bytes);
+        Executable { map: map.make_exec().expect("executable memory") }
+    }
+
+    /// Runs tasks `first..end`; the arguments must be as large as the kernel's buffers.
+    #[allow(unsafe_code)]
+    fn call(&self, offset: usize, args: &[*mut u8], first: u64, end: u64, scratch: *mut u8) {
+        type Entry = extern "C" fn(*const *mut u8, u64, u64, *mut u8);
+        // SAFETY: the bytes at the offset are a function of this signature, made for this machine.
+        let entry: Entry = unsafe { std::mem::transmute(self.map.as_ptr().add(offset)) };
+        entry(args.as_ptr(), first, end, scratch);
+    }
+}
+
+/// Memory of an argument or of scratch, aligned to a cache line.
+#[derive(Clone)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+fn lines(bytes: usize) -> Vec<Line> {
+    vec![Line([0xa5; 64]); bytes.div_ceil(64).max(1)]
+}
+
+#[allow(unsafe_code)]
+fn bytes_of(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: a line is 64 plain bytes.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64) }
+}
+
+/// Floats that show mistakes: small integers and fractions, zeros of both signs, NaN, infinities.
+fn sample(i: usize, special: bool) -> f32 {
+    let h = (i as u32).wrapping_mul(2_654_435_761) >> 7;
+    match h % 23 {
+        0 if special => f32::NAN,
+        1 if special => f32::INFINITY,
+        2 if special => f32::NEG_INFINITY,
+        3 => -0.0,
+        4 => 0.0,
+        _ => (h % 2001) as f32 / 97.0 - 10.0,
+    }
+}
+
+/// Runs a kernel in the interpreter and compiled, in two splits of its tasks, and compares.
+fn check(kernel: &Kernel, special: bool) {
+    let verified = verify(kernel).unwrap_or_else(|e| panic!("{kernel}\n{e:?}"));
+    let code = compile(&[verified], &CpuTarget::host(), &EmitOptions::default()).expect("compiles");
+    let mut blocks = vec![];
+    for b in kernel.params() {
+        let cell = |i: usize| match b.dtype {
+            DType::I32 => (sample(i, false) as i32) as u32,
+            DType::Bool => (i % 3 == 0) as u32,
+            _ => sample(i, special).to_bits(),
+        };
+        blocks.push(match b.memory {
+            Memory::Global(Access::Write) => Block::undefined(b.extent()),
+            _ => Block::new((0..b.extent()).map(cell).collect()),
+        });
+    }
+    let mut arguments: Vec<Vec<Line>> = kernel
+        .params()
+        .zip(&blocks)
+        .map(|(b, block)| {
+            let mut memory = lines(b.extent() * b.dtype.size());
+            let bytes = bytes_of(&mut memory);
+            for (i, c) in block.cells.iter().enumerate().filter(|(i, _)| block.defined[*i]) {
+                match b.dtype {
+                    DType::Bool => bytes[i] = *c as u8,
+                    _ => bytes[4 * i..4 * i + 4].copy_from_slice(&c.to_le_bytes()),
+                }
+            }
+            memory
+        })
+        .collect();
+    let places: Vec<(usize, usize)> = (0..blocks.len()).map(|i| (i, 0)).collect();
+    run_kernel(kernel, &mut blocks, &places, Order::Forward).unwrap_or_else(|e| panic!("{kernel}\n{e}"));
+
+    let executable = Executable::new(&code.bytes);
+    let args: Vec<*mut u8> = arguments.iter_mut().map(|a| bytes_of(a).as_mut_ptr()).collect();
+    let mut scratch = lines(code.scratch_bytes[0]);
+    let tasks = kernel.task_count();
+    let scratch = bytes_of(&mut scratch).as_mut_ptr();
+    executable.call(code.offsets[0], &args, tasks / 3, tasks, scratch);
+    executable.call(code.offsets[0], &args, 0, tasks / 3, scratch);
+    for ((b, block), memory) in kernel.params().zip(&blocks).zip(&mut arguments) {
+        compare(kernel, b, block, bytes_of(memory));
+    }
+}
+
+fn compare(kernel: &Kernel, b: &crate::kernel::Buffer, block: &Block, bytes: &[u8]) {
+    for i in (0..block.cells.len()).filter(|i| block.defined[*i]) {
+        let expected = block.cells[i];
+        let found = match b.dtype {
+            DType::Bool => bytes[i] as u32,
+            _ => u32::from_le_bytes(bytes[4 * i..4 * i + 4].try_into().expect("four bytes")),
+        };
+        let nan = |c: u32| b.dtype == DType::F32 && f32::from_bits(c).is_nan();
+        let same = expected == found || nan(expected) && nan(found);
+        let floats = (f32::from_bits(expected), f32::from_bits(found));
+        assert!(same, "{kernel}\n{}[{i}]: expected {expected:#x}, found {found:#x}; {floats:?}", b.name);
+    }
+}
+
+#[test]
+fn functions_are_aligned_and_the_same_each_time() {
+    let kernels: Vec<Kernel> = (0..6).map(|_| samples::matmul_tile(32)).collect();
+    let verified: Vec<_> = kernels.iter().map(|k| verify(k).expect("is right")).collect();
+    let options = EmitOptions { clif: true, asm: true };
+    let code = compile(&verified, &CpuTarget::host(), &options).expect("compiles");
+    assert_eq!(code, compile(&verified, &CpuTarget::host(), &options).expect("compiles"));
+    assert!(code.offsets.iter().all(|o| o % ALIGNMENT == 0));
+    assert_eq!(code.offsets.len(), 6);
+}
+
+#[test]
+fn targets_without_fused_multiply_add_are_refused() {
+    let mut target = CpuTarget::host();
+    target.features.retain(|f| f != "fma");
+    if target.architecture == "x86_64" {
+        let error = compile(&[], &target, &EmitOptions::default()).expect_err("needs fma");
+        assert_eq!(error.to_string(), "code for `x86_64` needs the feature `fma`");
+    }
+    target.architecture = "pdp11".into();
+    assert!(matches!(compile(&[], &target, &EmitOptions::default()), Err(EmitError::Architecture { .. })));
+}
+
+#[test]
+fn samples_give_the_interpreters_bits() {
+    for kernel in samples::all() {
+        check(&kernel, false);
+        check(&kernel, true);
+    }
+}

@@ -1,0 +1,3 @@
+//! Back ends: from verified kernels to what a device runs.
+
+pub mod cpu;
