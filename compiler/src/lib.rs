@@ -4,6 +4,7 @@
 //! (fused groups → [`kernel`]s), [`emit`] (kernels → machine code). Every station has a text form.
 
 pub mod emit;
+pub mod build;
 pub mod graph;
 pub mod kernel;
 pub mod lower;

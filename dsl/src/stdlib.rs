@@ -1,7 +1,10 @@
 //! The standard library, embedded: programs in the language itself (`dsl/std/*.nn`).
 
-const FILES: &[(&str, &str)] =
-    &[("std.core", include_str!("../std/core.nn")), ("std.vision", include_str!("../std/vision.nn"))];
+const FILES: &[(&str, &str)] = &[
+    ("std.core", include_str!("../std/core.nn")),
+    ("std.losses", include_str!("../std/losses.nn")),
+    ("std.vision", include_str!("../std/vision.nn")),
+];
 
 /// The text of a part of the library, such as `std.vision`.
 pub fn source(name: &str) -> Option<&'static str> {
