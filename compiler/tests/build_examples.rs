@@ -62,3 +62,41 @@ fn lenet() {
         built.graph.outputs.iter().map(|o| format!("{}: {}", o.name, built.graph.node(o.node).ty)).collect();
     assert_eq!(outputs, ["logits: f32[N, 10]", "probabilities: f32[N, 10]"]);
 }
+
+/// Example, what is set, whether the training variant is counted, and the number of trained
+/// numbers of the model in torchvision (`resnet_cifar`, `vgg_cifar`, `lenet`: of the nets described there).
+const COUNTS: &[(&str, &[(&str, &str)], bool, usize)] = &[
+    ("alexnet", &[], false, 61_100_840),
+    ("vgg", &[("depth", "11")], false, 132_863_336),
+    ("vgg", &[("depth", "13")], false, 133_047_848),
+    ("vgg", &[("depth", "16")], false, 138_357_544),
+    ("vgg", &[("depth", "19")], false, 143_667_240),
+    ("vgg_cifar", &[], false, 9_228_362),
+    ("googlenet", &[], true, 13_004_888),
+    ("resnet", &[("depth", "18")], false, 11_689_512),
+    ("resnet", &[("depth", "34")], false, 21_797_672),
+    ("resnet", &[("depth", "50")], false, 25_557_032),
+    ("resnet", &[("depth", "101")], false, 44_549_160),
+    ("resnet", &[("depth", "152")], false, 60_192_808),
+    ("resnet_cifar", &[], false, 11_173_962),
+    ("squeezenet", &[("version", "1.0")], false, 1_248_424),
+    ("squeezenet", &[("version", "1.1")], false, 1_235_496),
+    ("mobilenet_v1", &[], false, 4_231_976),
+    ("mobilenet_v2", &[], false, 3_504_872),
+    ("maxout", &[("pieces", "2")], false, 290_506),
+    ("zfnet", &[], false, 62_357_608),
+    ("crosses", &[], false, 0),
+    ("pooling", &[], false, 0),
+];
+
+#[test]
+fn parameter_counts() {
+    let wrong: Vec<String> = COUNTS
+        .iter()
+        .filter_map(|&(name, sets, training, expected)| {
+            let (_, found) = parameters(&example(name, sets, training));
+            (found != expected).then(|| format!("{name} {sets:?}: expected {expected}, found {found}"))
+        })
+        .collect();
+    assert_eq!(wrong, [] as [String; 0]);
+}
