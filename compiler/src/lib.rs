@@ -3,8 +3,8 @@
 //! The road is one way: [`build`] (syntax → graph), [`pass`] (graph → graph), [`lower`]
 //! (fused groups → [`kernel`]s), [`emit`] (kernels → machine code). Every station has a text form.
 
-pub mod emit;
 pub mod build;
+pub mod emit;
 pub mod graph;
 pub mod kernel;
 pub mod lower;
