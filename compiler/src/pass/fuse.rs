@@ -77,28 +77,28 @@ impl<'a> Fuser<'a> {
     }
 
     fn form_all(&mut self, report: &mut Report) {
-        // Anchors first, so that elementwise work goes to the kernels that need cover for it.
-        for elementwise in [false, true] {
-            let first = self.groups.len();
-            for id in self.order.clone() {
-                let op = &self.graph.node(id).op;
-                let alias = matches!(op, Op::Reshape(_));
-                if is_source(op)
-                    || alias
-                    || is_elementwise(op) != elementwise
-                    || self.member_of.contains_key(&id)
-                {
-                    continue;
-                }
-                self.groups.push(Group { anchor: (!elementwise).then_some(id), nodes: vec![] });
-                self.join(id);
-                self.extend(id, report);
-                if elementwise {
-                    self.absorb_sides(self.groups.len() - 1);
-                }
+        // Anchors first, so that elementwise work goes to the kernels that need cover for it;
+        // relayouts last: most are the end of another group by then.
+        self.form(report, |op| !is_elementwise(op) && *op != Op::Relayout);
+        (0..self.groups.len()).for_each(|g| self.absorb_sides(g));
+        self.form(report, is_elementwise);
+        self.form(report, |op| *op == Op::Relayout);
+    }
+
+    /// Forms groups around all nodes of that kind that are in none yet.
+    fn form(&mut self, report: &mut Report, wanted: fn(&Op) -> bool) {
+        for id in self.order.clone() {
+            let op = &self.graph.node(id).op;
+            let alias = matches!(op, Op::Reshape(_));
+            if !wanted(op) || is_source(op) || alias || self.member_of.contains_key(&id) {
+                continue;
             }
-            if !elementwise {
-                (first..self.groups.len()).for_each(|g| self.absorb_sides(g));
+            let elementwise = is_elementwise(op);
+            self.groups.push(Group { anchor: (!elementwise).then_some(id), nodes: vec![] });
+            self.join(id);
+            self.extend(id, report);
+            if elementwise {
+                self.absorb_sides(self.groups.len() - 1);
             }
         }
     }

@@ -16,9 +16,6 @@
 //!
 //! What is prepared once (weights) stays row-major here: packing it is the business of the kernels
 //! that read it.
-//!
-//! At the end every output has row-major memory of its own: an output that is a source, or that
-//! shares another one's memory, is copied by a relayout.
 
 use std::collections::{HashMap, HashSet};
 
@@ -146,43 +143,24 @@ impl Walk {
 
     /// The value in the other layout.
     fn convert(&mut self, graph: &mut Graph, value: NodeId, layout: Layout) -> NodeId {
-        *self.converted.entry(value).or_insert_with(|| copy(graph, value, layout))
+        *self.converted.entry(value).or_insert_with(|| {
+            let ty = graph.node(value).ty.clone();
+            let span = graph.node(value).spans.first().copied();
+            let new = graph.add_typed(Op::Relayout, &[value], ty, "", span);
+            graph.node_mut(new).layout = layout;
+            new
+        })
     }
 
+    /// Outputs are the caller's memory: row-major.
     fn finish_outputs(&mut self, graph: &mut Graph) {
-        let mut taken = HashSet::new();
         for i in 0..graph.outputs.len() {
             let value = graph.outputs[i].node;
-            let mut node = value;
             if graph.node(value).layout != Layout::Plain {
-                node = self.convert(graph, value, Layout::Plain);
+                graph.outputs[i].node = self.convert(graph, value, Layout::Plain);
             }
-            if is_source(&graph.node(root(graph, node)).op) || taken.contains(&root(graph, node)) {
-                node = copy(graph, node, Layout::Plain);
-                let text = format!("output `{}` is a copy of {}", graph.outputs[i].name, label(graph, value));
-                self.report.remark(graph, value, text);
-            }
-            taken.insert(root(graph, node));
-            graph.outputs[i].node = node;
         }
     }
-}
-
-/// A relayout of a value.
-fn copy(graph: &mut Graph, value: NodeId, layout: Layout) -> NodeId {
-    let ty = graph.node(value).ty.clone();
-    let span = graph.node(value).spans.first().copied();
-    let new = graph.add_typed(Op::Relayout, &[value], ty, "", span);
-    graph.node_mut(new).layout = layout;
-    new
-}
-
-/// The value whose memory a value is in: reshapes are other names for their operand.
-fn root(graph: &Graph, mut id: NodeId) -> NodeId {
-    while matches!(graph.node(id).op, Op::Reshape(_)) {
-        id = graph.operands(id)[0];
-    }
-    id
 }
 
 fn is_f32(graph: &Graph, id: NodeId) -> bool {

@@ -23,6 +23,7 @@ mod tests;
 
 use nnc_dsl::Span;
 
+use crate::graph::verify::assert_valid;
 use crate::graph::{Graph, NodeId, Op};
 
 pub use phase::prepared;
@@ -103,12 +104,14 @@ pub const PASSES: &[Pass] = &[
 ];
 
 /// Runs all passes; `after` sees the graph after each, with the pass's name. In debug builds the
-/// verifier runs in between: a complaint is a bug of the pass, and panics.
+/// verifier runs in between: what it complains about is a mistake of the pass, and panics.
 pub fn run_all(graph: &mut Graph, after: &mut dyn FnMut(&str, &Graph)) -> Vec<Report> {
     let mut reports = vec![];
     for pass in PASSES {
         reports.push((pass.run)(graph));
-
+        if cfg!(debug_assertions) {
+            assert_valid(graph, pass.name);
+        }
         after(pass.name, graph);
     }
     reports

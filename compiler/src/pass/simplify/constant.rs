@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ndarray::{ArrayD, IxDyn};
 use nnc_runtime::{DType, Tensor};
 
 use super::super::is_elementwise;
@@ -30,24 +29,16 @@ pub fn fold(graph: &mut Graph, id: NodeId) -> Option<NodeId> {
             Literal::Splat(s[0])
         }
         (op, Some(_)) if is_elementwise(op) => {
-            let scalars: Vec<Tensor> = operands
-                .iter()
-                .map(|&o| tensor(graph, o, &TensorType::new(graph.node(o).ty.dtype, &[])))
-                .collect::<Option<_>>()?;
-            evaluate(op, &scalars, &TensorType::new(node.ty.dtype, &[]))?
+            let scalar = |o: &NodeId| TensorType::new(graph.node(*o).ty.dtype, &[]);
+            let types: Vec<TensorType> = operands.iter().map(scalar).collect();
+            evaluate(graph, op, &operands, &types, &TensorType::new(node.ty.dtype, &[]))?
         }
         (op, _) => {
-            let small = |ty: &TensorType| {
-                ty.sizes().is_some_and(|s| {
-                    s.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_some_and(|n| n <= FOLD_LIMIT)
-                })
-            };
-            if !small(&node.ty) || !operands.iter().all(|&o| small(&graph.node(o).ty)) {
+            let types: Vec<TensorType> = operands.iter().map(|&o| graph.node(o).ty.clone()).collect();
+            if !types.iter().chain([&node.ty]).all(is_small) {
                 return None;
             }
-            let tensors: Vec<Tensor> =
-                operands.iter().map(|&o| tensor(graph, o, &graph.node(o).ty)).collect::<Option<_>>()?;
-            evaluate(op, &tensors, &node.ty)?
+            evaluate(graph, op, &operands, &types, &node.ty)?
         }
     };
     let ty = node.ty.clone();
@@ -76,9 +67,25 @@ pub fn rounded(v: f64, dtype: DType) -> f64 {
     if dtype == DType::F32 { f64::from(v as f32) } else { v }
 }
 
-fn evaluate(op: &Op, operands: &[Tensor], ty: &TensorType) -> Option<Literal> {
-    let operands: Vec<&Tensor> = operands.iter().collect();
-    let values: Vec<f64> = match eval(op, &operands, ty)? {
+fn is_small(ty: &TensorType) -> bool {
+    let count = |sizes: Vec<usize>| sizes.into_iter().try_fold(1usize, usize::checked_mul);
+    ty.sizes().and_then(count).is_some_and(|n| n <= FOLD_LIMIT)
+}
+
+/// The value of an operation on constants, these taken in the given types.
+fn evaluate(
+    graph: &Graph,
+    op: &Op,
+    constants: &[NodeId],
+    types: &[TensorType],
+    ty: &TensorType,
+) -> Option<Literal> {
+    let operands: Vec<Tensor> = constants
+        .iter()
+        .zip(types)
+        .map(|(&c, t)| graph.node(c).op.eval(&[], t).ok())
+        .collect::<Option<_>>()?;
+    let values: Vec<f64> = match op.eval(&operands.iter().collect::<Vec<_>>(), ty).ok()? {
         Tensor::F32(a) => a.iter().map(|&v| f64::from(v)).collect(),
         Tensor::F64(a) => a.iter().copied().collect(),
         Tensor::I32(a) => a.iter().map(|&v| f64::from(v)).collect(),
@@ -88,29 +95,4 @@ fn evaluate(op: &Op, operands: &[Tensor], ty: &TensorType) -> Option<Literal> {
         Some(&v) if values.iter().all(|w| w.to_bits() == v.to_bits()) => Some(Literal::Splat(v)),
         _ => Some(Literal::Dense(Arc::from(values))),
     }
-}
-
-/// The constant as a tensor of that type (a splat takes any shape).
-fn tensor(graph: &Graph, id: NodeId, ty: &TensorType) -> Option<Tensor> {
-    let shape = ty.sizes()?;
-    let count = shape.iter().product();
-    let values: Vec<f64> = match (&graph.node(id).op, splat(graph, id)) {
-        (_, Some(v)) => vec![v; count],
-        (Op::Constant(Literal::Dense(values)), None) => values.to_vec(),
-        _ => return None,
-    };
-    fn array<T>(shape: &[usize], values: Vec<f64>, from: impl Fn(f64) -> T) -> Option<ArrayD<T>> {
-        ArrayD::from_shape_vec(IxDyn(shape), values.into_iter().map(from).collect()).ok()
-    }
-    Some(match ty.dtype {
-        DType::F32 => Tensor::F32(array(&shape, values, |v| v as f32)?),
-        DType::F64 => Tensor::F64(array(&shape, values, |v| v)?),
-        DType::I32 => Tensor::I32(array(&shape, values, |v| v as i32)?),
-        DType::Bool => Tensor::Bool(array(&shape, values, |v| v != 0.0)?),
-    })
-}
-
-/// The reference semantics.
-fn eval(_: &Op, _: &[&Tensor], _: &TensorType) -> Option<Tensor> {
-    None
 }

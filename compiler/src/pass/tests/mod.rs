@@ -1,6 +1,8 @@
 //! Tests of the passes.
 
 mod invariants;
+mod meaning;
+mod random;
 
 use nnc_runtime::DType;
 
