@@ -9,4 +9,5 @@ pub mod graph;
 pub mod kernel;
 pub mod lower;
 pub mod pass;
+pub mod plan;
 pub mod target;

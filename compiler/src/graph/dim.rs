@@ -1,8 +1,8 @@
 //! Sizes of dimensions: integers, symbols such as `N`, and what arithmetic makes of them.
 //!
 //! A [`Dim`] is a polynomial over symbols and floor divisions in a normal form, so that equal
-//! sizes compare equal: `2*N + N` is `3*N`, `N*4 / 4` is `N`. Arithmetic saturates; sizes past
-//! [`MAX_ELEMENTS`] are refused where tensors are made.
+//! sizes compare equal: `2*N + N` is `3*N`, `N*4 / 4` is `N`. Symbols stand for sizes, at least 1.
+//! Arithmetic saturates; sizes past [`MAX_ELEMENTS`] are refused where tensors are made.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,28 +57,58 @@ impl Dim {
         self.known().and_then(|n| usize::try_from(n).ok())
     }
 
-    /// `self / d`, rounded down.
+    /// `self / d`, rounded down (0 where `d` is 0).
     pub fn floor_div(&self, d: &Dim) -> Dim {
         if let (Some(a), Some(b)) = (self.known(), d.known()) {
-            return Dim::constant(if b == 0 { 0 } else { a.div_euclid(b) });
+            return Dim::constant(floor_quotient(a, b));
         }
         if let Some(exact) = self.exact_div(d) {
             return exact;
         }
-        // (q*b + r) / b = q + r/b: takes whole multiples out, so that (2*N + 3) / 2 is N + 1.
-        if let Some(b) = d.known().filter(|&b| b > 0) {
-            let (mut whole, mut rest) = (Dim::constant(0), Dim::constant(0));
-            for (atoms, &c) in &self.terms {
-                let (q, r) = (c.div_euclid(b), c.rem_euclid(b));
-                whole.add_term(atoms.clone(), q);
-                rest.add_term(atoms.clone(), r);
-            }
-            if let Some(r) = rest.known() {
-                return whole + Dim::constant(r.div_euclid(b));
-            }
-            return whole + Dim::atom(Atom::FloorDiv(rest, d.clone()));
+        match d.known().filter(|&b| b > 0) {
+            Some(b) => self.floor_div_by(b),
+            None if self == d => Dim::constant(1),
+            None => Dim::atom(Atom::FloorDiv(self.clone(), d.clone())),
         }
-        Dim::atom(Atom::FloorDiv(self.clone(), d.clone()))
+    }
+
+    /// `self / b`, rounded down, for `b > 0`, in normal form: whole multiples are taken out,
+    /// common factors cancelled, nested divisions made one.
+    fn floor_div_by(&self, b: i64) -> Dim {
+        // floor((q·b + r) / b) = q + floor(r / b): (2·N + 3) / 2 is N + 1.
+        let (mut whole, mut rest) = (Dim::constant(0), Dim::constant(0));
+        for (atoms, &c) in &self.terms {
+            whole.add_term(atoms.clone(), c.div_euclid(b));
+            rest.add_term(atoms.clone(), c.rem_euclid(b));
+        }
+        // floor((g·p + r) / (g·d)) = floor((p + floor(r / g)) / d): (2·N + 1) / 4 is N / 2.
+        let constant = rest.terms.remove(&[][..]).unwrap_or(0);
+        let g = rest.terms.values().fold(b, |g, &c| gcd(g, c));
+        for c in rest.terms.values_mut() {
+            *c /= g;
+        }
+        let (constant, b) = (constant.div_euclid(g), b / g);
+        if rest.terms.is_empty() {
+            return whole;
+        }
+        // floor((floor(a / c) + k) / b) = floor((a + k·c) / (c·b))
+        if let Some((a, c)) = rest.as_floor_div()
+            && let (Some(shift), Some(divisor)) = (constant.checked_mul(c), c.checked_mul(b))
+        {
+            return whole + (a.clone() + Dim::constant(shift)).floor_div(&Dim::constant(divisor));
+        }
+        whole + Dim::atom(Atom::FloorDiv(rest + Dim::constant(constant), Dim::constant(b)))
+    }
+
+    /// `(a, c)` if this is `floor(a / c)` with a number `c > 0`.
+    fn as_floor_div(&self) -> Option<(&Dim, i64)> {
+        match self.terms.iter().next() {
+            Some((atoms, 1)) if self.terms.len() == 1 => match &atoms[..] {
+                [Atom::FloorDiv(a, c)] => Some((a, c.known().filter(|&c| c > 0)?)),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// `self / d`, rounded up.
@@ -95,10 +125,10 @@ impl Dim {
             for a in divisor {
                 left.remove(left.iter().position(|x| x == a)?);
             }
-            if c % factor != 0 {
+            if c.checked_rem(factor)? != 0 {
                 return None;
             }
-            out.add_term(left, c / factor);
+            out.add_term(left, c.checked_div(factor)?);
         }
         Some(out)
     }
@@ -152,6 +182,21 @@ impl Dim {
             self.terms.insert(atoms, sum);
         }
     }
+}
+
+/// `a / b` rounded down; 0 where `b` is 0.
+fn floor_quotient(a: i64, b: i64) -> i64 {
+    let q = match b {
+        0 => return 0,
+        -1 => return a.saturating_neg(),
+        _ => a / b,
+    };
+    if a % b != 0 && (a < 0) != (b < 0) { q - 1 } else { q }
+}
+
+/// Greatest common divisor of a positive number and one that is not negative.
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl From<usize> for Dim {
@@ -227,7 +272,11 @@ impl fmt::Display for Atom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Atom::Symbol(s) => f.write_str(s),
-            Atom::FloorDiv(a, b) => write!(f, "floor(({a})/({b}))"),
+            Atom::FloorDiv(a, b) => {
+                let brackets = |d: &Dim, plain: bool| if plain { d.to_string() } else { format!("({d})") };
+                let (a, b) = (brackets(a, a.terms.len() == 1), brackets(b, b.known().is_some()));
+                write!(f, "floor({a}/{b})")
+            }
         }
     }
 }

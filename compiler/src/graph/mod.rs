@@ -9,7 +9,11 @@
 pub mod dim;
 pub mod interpret;
 pub mod op;
+pub mod parse;
+pub mod print;
 pub mod specialise;
+pub mod text;
+pub mod verify;
 
 use nnc_dsl::Span;
 use nnc_runtime::DType;
@@ -18,7 +22,7 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
 pub use dim::{Bindings, Dim};
-pub use op::Op;
+pub use op::{Literal, Op, OpError};
 
 /// A node and the value it computes.
 pub type NodeId = NodeIndex<u32>;

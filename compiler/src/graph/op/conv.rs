@@ -4,7 +4,8 @@ use nnc_runtime::Tensor;
 
 use super::reference::{self, Float, Target, for_dtype, inside};
 use super::rule::{self, Signature, Slide};
-use super::{OpError, Operation};
+use super::text::{Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::{Dim, TensorType};
 
 /// Attributes of a 2-D convolution (cross-correlation, as everywhere in the field).
@@ -47,6 +48,13 @@ impl Operation for Conv2d {
         OPERANDS
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.pair(Some([1, 1]), "stride", self.stride)
+            .padding(self.padding)
+            .pair(Some([1, 1]), "dilation", self.dilation)
+            .put_unless(1, "groups", self.groups);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let (x, weight) = check_operands(operands, &["O", "C/groups", "KH", "KW"])?;
         check_attributes(self.stride, self.padding, self.dilation, self.groups)?;
@@ -83,6 +91,14 @@ impl Operation for ConvTranspose2d {
 
     fn signature(&self) -> Signature {
         OPERANDS
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.pair(Some([1, 1]), "stride", self.stride)
+            .padding(self.padding)
+            .pair(Some([0, 0]), "output_padding", self.output_padding)
+            .pair(Some([1, 1]), "dilation", self.dilation)
+            .put_unless(1, "groups", self.groups);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -187,14 +203,12 @@ fn check_bias(bias: Option<&&TensorType>, channels: &Dim) -> Result<(), OpError>
 
 /// Height and width of the kernel, which must be known.
 fn kernel(weight: &TensorType) -> Result<[usize; 2], OpError> {
-    let mut out = [0; 2];
-    for i in 0..2 {
-        let d = &weight.shape[2 + i];
-        out[i] = d.size().filter(|&n| n > 0).ok_or_else(|| {
+    let known = |d: &Dim| {
+        d.size().filter(|&n| n > 0).ok_or_else(|| {
             OpError::operand(1, format!("the kernel must have a known size of at least 1, it is `{d}`"))
-        })?;
-    }
-    Ok(out)
+        })
+    };
+    Ok([known(&weight.shape[2])?, known(&weight.shape[3])?])
 }
 
 impl Conv2d {
@@ -298,4 +312,24 @@ fn add_bias<T: Float>(out: &mut [T], operands: &[&Tensor], plane: usize) -> Resu
         }
     }
     Ok(())
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    Ok(Some(match name {
+        "conv2d" => Op::Conv2d(Conv2d {
+            stride: r.pair(Some([1, 1]), "stride")?,
+            padding: r.padding()?,
+            dilation: r.pair(Some([1, 1]), "dilation")?,
+            groups: r.value_or(1, "groups")?,
+        }),
+        "conv_transpose2d" => Op::ConvTranspose2d(ConvTranspose2d {
+            stride: r.pair(Some([1, 1]), "stride")?,
+            padding: r.padding()?,
+            output_padding: r.pair(Some([0, 0]), "output_padding")?,
+            dilation: r.pair(Some([1, 1]), "dilation")?,
+            groups: r.value_or(1, "groups")?,
+        }),
+        _ => return Ok(None),
+    }))
 }

@@ -4,7 +4,8 @@ use nnc_runtime::{DType, Tensor};
 
 use super::reference::{self, Element, Float, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
-use super::{OpError, Operation};
+use super::text::{Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::TensorType;
 
 /// Elementwise functions of one operand. Floats unless said otherwise; definitions are PyTorch's.
@@ -164,6 +165,15 @@ impl Operation for Unary {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        match *self {
+            Unary::LeakyRelu(slope) => w.float("slope", slope),
+            Unary::Elu(alpha) => w.float("alpha", alpha),
+            Unary::Clamp(low, high) => w.float("low", low).float("high", high),
+            _ => w,
+        };
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
         match self {
@@ -300,6 +310,10 @@ impl Operation for Cast {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.put("to", self.to);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         Ok(TensorType { dtype: self.to, shape: operands[0].shape.clone() })
     }
@@ -318,6 +332,10 @@ impl Operation for Dropout {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.float("probability", self.probability);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -382,4 +400,63 @@ fn zip<A: Element, B: Element>(
     let (a, b) = (reference::elements::<A>(operands, 0)?, reference::elements::<A>(operands, 1)?);
     let walk = |i: usize| Walk::new(&to.shape, broadcast_strides(operands[i].shape(), &to.shape), 0);
     reference::tensor(&to.shape, walk(0).zip(walk(1)).map(|(i, j)| f(a[i], b[j])).collect())
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    const UNARY: [Unary; 17] = [
+        Unary::Neg,
+        Unary::Abs,
+        Unary::Exp,
+        Unary::Log,
+        Unary::Sqrt,
+        Unary::Rsqrt,
+        Unary::Tanh,
+        Unary::Sigmoid,
+        Unary::Relu,
+        Unary::Gelu,
+        Unary::Silu,
+        Unary::HardSwish,
+        Unary::HardSigmoid,
+        Unary::Erf,
+        Unary::Floor,
+        Unary::Sign,
+        Unary::Not,
+    ];
+    const BINARY: [Binary; 15] = [
+        Binary::Add,
+        Binary::Sub,
+        Binary::Mul,
+        Binary::Div,
+        Binary::Pow,
+        Binary::Max,
+        Binary::Min,
+        Binary::Eq,
+        Binary::Ne,
+        Binary::Lt,
+        Binary::Le,
+        Binary::Gt,
+        Binary::Ge,
+        Binary::And,
+        Binary::Or,
+    ];
+    if let Some(u) = UNARY.into_iter().find(|u| u.name() == name) {
+        return Ok(Some(Op::Unary(u)));
+    }
+    if let Some(b) = BINARY.into_iter().find(|b| b.name() == name) {
+        return Ok(Some(Op::Binary(b)));
+    }
+    Ok(Some(match name {
+        "leaky_relu" => Op::Unary(Unary::LeakyRelu(r.value("slope")?)),
+        "elu" => Op::Unary(Unary::Elu(r.value("alpha")?)),
+        "clamp" => Op::Unary(Unary::Clamp(r.value("low")?, r.value("high")?)),
+        "where" => Op::Where,
+        "cast" => {
+            let to = r.need("to")?;
+            Op::Cast(DType::from_name(&to).ok_or_else(|| format!("`{to}` is not an element type"))?)
+        }
+        "dropout" => Op::Dropout(r.value("probability")?),
+        "stop_gradient" => Op::StopGradient,
+        _ => return Ok(None),
+    }))
 }

@@ -4,7 +4,8 @@ use nnc_runtime::{DType, Tensor};
 
 use super::reference::{self, Element, Target, for_dtype};
 use super::rule::{self, Signature};
-use super::{OpError, Operation};
+use super::text::{Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::{Dim, TensorType};
 
 /// See [`Op::Gather`](super::Op::Gather).
@@ -26,6 +27,10 @@ impl Operation for Gather {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["table", "indices"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.put("axis", self.axis);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -63,6 +68,10 @@ impl Operation for OneHot {
         Signature::fixed(&["indices"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.put("classes", self.classes);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         rule::dtype(0, "indices", operands[0], DType::I32)?;
         rule::at_least_one("classes", &[self.classes])?;
@@ -78,4 +87,13 @@ impl Operation for OneHot {
             reference::tensor(&to.shape, indices.iter().flat_map(row).collect())
         })
     }
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    Ok(Some(match name {
+        "gather" => Op::Gather(r.value("axis")?),
+        "one_hot" => Op::OneHot(r.value("classes")?),
+        _ => return Ok(None),
+    }))
 }

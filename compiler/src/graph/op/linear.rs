@@ -4,7 +4,8 @@ use nnc_runtime::Tensor;
 
 use super::reference::{self, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
-use super::{OpError, Operation};
+use super::text::Reader;
+use super::{Op, OpError, Operation};
 use crate::graph::TensorType;
 
 /// See [`Op::MatMul`](super::Op::MatMul).
@@ -131,4 +132,13 @@ impl Operation for Linear {
             reference::tensor(&to.shape, out)
         })
     }
+}
+
+/// The operation of this family with that name; `None` for other names.
+pub fn parse(name: &str, _: &mut Reader) -> Result<Option<Op>, String> {
+    Ok(match name {
+        "matmul" => Some(Op::MatMul),
+        "linear" => Some(Op::Linear),
+        _ => None,
+    })
 }

@@ -14,6 +14,7 @@ pub mod reference;
 pub mod rule;
 pub mod shape;
 pub mod source;
+pub mod text;
 
 use nnc_runtime::Tensor;
 
@@ -164,6 +165,8 @@ pub trait Operation {
     fn name(&self) -> &'static str;
     /// Names and number of its operands.
     fn signature(&self) -> Signature;
+    /// Writes its attributes; each family's `parse` reads them.
+    fn attributes(&self, _: &mut text::Writer) {}
     /// Shape rule. The caller checks the number of operands before, sizes of the result after.
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError>;
     /// Reference semantics: plain loops, obviously right, floats computed in the operands' type.
@@ -214,6 +217,37 @@ impl Op {
     /// Its name in the text form: `conv2d`, `relu`, `reduce_mean`.
     pub fn name(&self) -> &'static str {
         self.with(|o| o.name())
+    }
+
+    /// Its attributes in the text form, `stride=2x2, padding=1x1`; empty if all have their default.
+    pub fn attributes(&self) -> String {
+        let mut writer = text::Writer::default();
+        self.with(|o| o.attributes(&mut writer));
+        writer.finish()
+    }
+
+    /// The operation of that name with attributes as [`Op::attributes`] writes them.
+    pub fn parse(name: &str, attributes: &str) -> Result<Op, String> {
+        type Parse = fn(&str, &mut text::Reader) -> Result<Option<Op>, String>;
+        const FAMILIES: [Parse; 9] = [
+            source::parse,
+            elementwise::parse,
+            conv::parse,
+            linear::parse,
+            pool::parse,
+            norm::parse,
+            reduce::parse,
+            shape::parse,
+            index::parse,
+        ];
+        let mut reader = text::Reader::new(attributes)?;
+        for parse in FAMILIES {
+            if let Some(op) = parse(name, &mut reader)? {
+                reader.finish()?;
+                return Ok(op);
+            }
+        }
+        Err(format!("unknown operation `{name}`"))
     }
 
     /// Names and number of its operands.

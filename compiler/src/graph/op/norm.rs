@@ -4,7 +4,8 @@ use nnc_runtime::Tensor;
 
 use super::reference::{self, Element, Float, Number, Target, for_dtype};
 use super::rule::{self, Signature};
-use super::{OpError, Operation};
+use super::text::{Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::TensorType;
 
 /// Batch normalisation: `(x - mean) / sqrt(var + eps) · weight + bias`, per channel.
@@ -51,6 +52,10 @@ impl Operation for BatchNorm {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["x", "weight", "bias", "running_mean", "running_var"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.float("eps", self.eps).float("momentum", self.momentum).flag("training", self.training);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -109,6 +114,10 @@ impl Operation for LocalResponseNorm {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.put("size", self.size).float("alpha", self.alpha).float("beta", self.beta).float("k", self.k);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         rule::float(0, "x", operands[0])?;
         rule::min_rank(0, "x", operands[0], 2)?;
@@ -148,6 +157,10 @@ impl Operation for Softmax {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.put("axis", self.axis);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         rule::float(0, "x", operands[0])?;
         rule::axis(0, "x", operands[0], self.axis)?;
@@ -171,6 +184,10 @@ impl Operation for LogSoftmax {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.put("axis", self.axis);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -205,4 +222,24 @@ fn lines<T: Float>(
         }
     }
     reference::tensor(&to.shape, out)
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    Ok(Some(match name {
+        "batch_norm" => Op::BatchNorm(BatchNorm {
+            eps: r.value("eps")?,
+            momentum: r.value("momentum")?,
+            training: r.flag("training"),
+        }),
+        "local_response_norm" => Op::LocalResponseNorm(LocalResponseNorm {
+            size: r.value("size")?,
+            alpha: r.value("alpha")?,
+            beta: r.value("beta")?,
+            k: r.value("k")?,
+        }),
+        "softmax" => Op::Softmax(r.value("axis")?),
+        "log_softmax" => Op::LogSoftmax(r.value("axis")?),
+        _ => return Ok(None),
+    }))
 }

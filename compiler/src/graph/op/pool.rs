@@ -4,7 +4,8 @@ use nnc_runtime::Tensor;
 
 use super::reference::{self, Float, Number, Target, for_dtype};
 use super::rule::{self, Signature, Slide};
-use super::{OpError, Operation};
+use super::text::{Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::{Dim, TensorType};
 
 /// Where the windows of a pooling lie. Output height is
@@ -97,6 +98,10 @@ impl Operation for MaxPool2d {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        self.window.write(w);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         self.window.infer(operands)
     }
@@ -113,6 +118,11 @@ impl Operation for AvgPool2d {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        self.window.write(w);
+        w.put_unless(true, "count_include_pad", self.count_include_pad);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -136,6 +146,10 @@ impl Operation for AdaptiveMaxPool2d {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.pair(None, "output", self.output);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         infer_adaptive(self.output, operands)
     }
@@ -152,6 +166,10 @@ impl Operation for AdaptiveAvgPool2d {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.pair(None, "output", self.output);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -248,4 +266,38 @@ fn largest<T: Float>(values: &mut dyn Iterator<Item = T>, _: Counts) -> T {
 
 fn mean<T: Float>(values: &mut dyn Iterator<Item = T>, count: usize) -> T {
     values.fold(T::default(), Number::add).div(T::from_f64(count.max(1) as f64))
+}
+
+impl Window {
+    fn write(&self, w: &mut Writer) {
+        w.pair(None, "window", self.kernel)
+            .pair(None, "stride", self.stride)
+            .padding(self.padding)
+            .pair(Some([1, 1]), "dilation", self.dilation)
+            .flag("ceil", self.ceil);
+    }
+
+    fn read(r: &mut Reader) -> Result<Window, String> {
+        Ok(Window {
+            kernel: r.pair(None, "window")?,
+            stride: r.pair(None, "stride")?,
+            padding: r.padding()?,
+            dilation: r.pair(Some([1, 1]), "dilation")?,
+            ceil: r.flag("ceil"),
+        })
+    }
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    Ok(Some(match name {
+        "max_pool2d" => Op::MaxPool2d(MaxPool2d { window: Window::read(r)? }),
+        "avg_pool2d" => Op::AvgPool2d(AvgPool2d {
+            window: Window::read(r)?,
+            count_include_pad: r.value_or(true, "count_include_pad")?,
+        }),
+        "adaptive_max_pool2d" => Op::AdaptiveMaxPool2d(r.pair(None, "output")?),
+        "adaptive_avg_pool2d" => Op::AdaptiveAvgPool2d(r.pair(None, "output")?),
+        _ => return Ok(None),
+    }))
 }

@@ -4,7 +4,8 @@ use nnc_runtime::{DType, Tensor};
 
 use super::reference::{self, Element, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
-use super::{OpError, Operation};
+use super::text::{Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::{Dim, Shape, TensorType};
 
 /// What a reduction computes.
@@ -49,6 +50,10 @@ impl Operation for Reduce<'_> {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.list("axes", self.axes).flag("keep", self.keep);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -101,6 +106,10 @@ impl Operation for ArgMax {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.put("axis", self.axis).flag("keep", self.keep);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
         if x.dtype != DType::I32 {
@@ -135,4 +144,17 @@ fn without(x: &TensorType, axes: &[usize], keep: bool) -> Shape {
         .filter(|i| keep || !reduced(i))
         .map(|i| if reduced(&i) { Dim::from(1) } else { x.shape[i].clone() })
         .collect()
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    use ReduceKind::*;
+    if name == "arg_max" {
+        return Ok(Some(Op::ArgMax { axis: r.value("axis")?, keep: r.flag("keep") }));
+    }
+    let named = |&kind: &ReduceKind| Reduce { kind, axes: &[], keep: false }.name() == name;
+    match [Sum, Mean, Max, Min, Prod].into_iter().find(named) {
+        Some(kind) => Ok(Some(Op::Reduce { kind, axes: r.list("axes")?, keep: r.flag("keep") })),
+        None => Ok(None),
+    }
 }

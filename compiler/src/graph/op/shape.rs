@@ -4,7 +4,8 @@ use nnc_runtime::Tensor;
 
 use super::reference::{self, Element, Target, Walk, for_dtype};
 use super::rule::{self, Signature};
-use super::{OpError, Operation};
+use super::text::{Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::{Dim, Shape, TensorType};
 
 /// See [`Op::Reshape`](super::Op::Reshape).
@@ -63,6 +64,10 @@ impl Operation for Reshape<'_> {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.list("shape", self.shape);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
         let ty = TensorType { dtype: x.dtype, shape: self.shape.clone() };
@@ -93,6 +98,10 @@ impl Operation for Transpose<'_> {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.list("order", self.order);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
         let mut sorted = self.order.to_vec();
@@ -119,6 +128,10 @@ impl Operation for Concat {
 
     fn signature(&self) -> Signature {
         Signature::list(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.put("axis", self.axis);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -187,6 +200,13 @@ impl Operation for Slice<'_> {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.put("axis", self.axis)
+            .put("start", self.start)
+            .put("end", self.end)
+            .put_unless(1, "step", self.step);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
         rule::axis(0, "x", x, self.axis)?;
@@ -228,6 +248,11 @@ impl Operation for Pad<'_> {
         Signature::fixed(&["x"])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        w.list("pads", self.pads.iter().map(|(before, after)| format!("{before}:{after}")))
+            .float("value", self.value);
+    }
+
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
         if self.pads.len() != x.rank() {
@@ -266,6 +291,10 @@ impl Operation for Broadcast<'_> {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.list("shape", self.shape);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -319,4 +348,31 @@ fn walk(operands: &[&Tensor], to: &Target, strides: Vec<usize>, first: usize) ->
         let x = reference::elements::<T>(operands, 0)?;
         reference::tensor(&to.shape, Walk::new(&to.shape, strides, first).map(|at| x[at]).collect())
     })
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    Ok(Some(match name {
+        "reshape" => Op::Reshape(r.shape("shape")?),
+        "transpose" => Op::Transpose(r.list("order")?),
+        "concat" => Op::Concat(r.value("axis")?),
+        "slice" => Op::Slice {
+            axis: r.value("axis")?,
+            start: r.dim("start")?,
+            end: r.dim("end")?,
+            step: r.value_or(1, "step")?,
+        },
+        "pad" => {
+            let pair = |text: String| {
+                let (before, after) = text.split_once(':')?;
+                Some((before.parse().ok()?, after.parse().ok()?))
+            };
+            let pads: Option<Vec<_>> = r.list("pads")?.into_iter().map(pair).collect();
+            let pads = pads.ok_or("attribute `pads` should be like [0:0, 1:2]")?;
+            Op::Pad { pads, value: r.value("value")? }
+        }
+        "broadcast" => Op::Broadcast(r.shape("shape")?),
+        "relayout" => Op::Relayout,
+        _ => return Ok(None),
+    }))
 }

@@ -6,7 +6,8 @@ use nnc_runtime::Tensor;
 
 use super::reference::{self, Element, Target, for_dtype};
 use super::rule::Signature;
-use super::{OpError, Operation};
+use super::text::{MAX_PRINTED_LITERAL, Reader, Writer};
+use super::{Op, OpError, Operation};
 use crate::graph::TensorType;
 
 pub use nnc_runtime::program::Initializer;
@@ -88,6 +89,11 @@ impl Operation for Parameter {
         Signature::fixed(&[])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        write_initializer(w, &self.init);
+        w.flag("frozen", !self.trainable);
+    }
+
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
         type_is_given(self.name())
     }
@@ -104,6 +110,18 @@ impl Operation for Literal {
 
     fn signature(&self) -> Signature {
         Signature::fixed(&[])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        match self {
+            Literal::Splat(x) => w.float("value", *x),
+            Literal::Dense(all) if all.len() <= MAX_PRINTED_LITERAL => {
+                w.list("value", all.iter().map(|x| format!("{x:?}")))
+            }
+            Literal::Dense(all) => {
+                w.put("value", format!("<{} elements, digest {:016x}>", all.len(), digest(all)))
+            }
+        };
     }
 
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -130,6 +148,13 @@ impl Operation for Distribution {
         Signature::fixed(&[])
     }
 
+    fn attributes(&self, w: &mut Writer) {
+        match *self {
+            Distribution::Uniform { low, high } => w.call("from", "uniform", &[low, high]),
+            Distribution::Normal { mean, std } => w.call("from", "normal", &[mean, std]),
+        };
+    }
+
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
         type_is_given(self.name())
     }
@@ -137,4 +162,68 @@ impl Operation for Distribution {
     fn eval(&self, _: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
         must_be_fed(self.name())
     }
+}
+
+fn write_initializer(w: &mut Writer, init: &Initializer) {
+    match *init {
+        Initializer::Constant(x) => w.call("init", "constant", &[x]),
+        Initializer::Uniform { low, high } => w.call("init", "uniform", &[low, high]),
+        Initializer::Normal { mean, std } => w.call("init", "normal", &[mean, std]),
+        Initializer::GlorotUniform => w.call("init", "glorot_uniform", &[]),
+        Initializer::GlorotNormal => w.call("init", "glorot_normal", &[]),
+        Initializer::HeUniform { gain } => w.call("init", "he_uniform", &[gain]),
+        Initializer::HeNormal { gain } => w.call("init", "he_normal", &[gain]),
+        Initializer::FanInUniform { fan_in } => w.put("init", format!("fan_in_uniform({fan_in})")),
+        Initializer::Orthogonal { gain } => w.call("init", "orthogonal", &[gain]),
+    };
+}
+
+fn read_initializer(r: &mut Reader) -> Result<Initializer, String> {
+    let (function, arguments) = r.call("init")?;
+    Ok(match (function.as_str(), &arguments[..]) {
+        ("constant", &[x]) => Initializer::Constant(x),
+        ("uniform", &[low, high]) => Initializer::Uniform { low, high },
+        ("normal", &[mean, std]) => Initializer::Normal { mean, std },
+        ("glorot_uniform", []) => Initializer::GlorotUniform,
+        ("glorot_normal", []) => Initializer::GlorotNormal,
+        ("he_uniform", &[gain]) => Initializer::HeUniform { gain },
+        ("he_normal", &[gain]) => Initializer::HeNormal { gain },
+        ("fan_in_uniform", &[fan_in]) => Initializer::FanInUniform { fan_in: fan_in as u64 },
+        ("orthogonal", &[gain]) => Initializer::Orthogonal { gain },
+        _ => return Err(format!("unknown initialiser `{function}` with {} arguments", arguments.len())),
+    })
+}
+
+/// FNV-1a over the elements' bits: tells literals apart in the text form.
+fn digest(elements: &[f64]) -> u64 {
+    let bytes = elements.iter().flat_map(|x| x.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The operation of this family with that name, its attributes read; `None` for other names.
+pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
+    Ok(Some(match name {
+        "input" => Op::Input,
+        "parameter" => Op::Parameter(Parameter { init: read_initializer(r)?, trainable: !r.flag("frozen") }),
+        "constant" => {
+            let text = r.need("value")?;
+            Op::Constant(if text.starts_with('<') {
+                return Err("the literal was too long to be printed and cannot be read back".to_string());
+            } else if text.starts_with('[') {
+                let mut r = Reader::new(&format!("value={text}"))?;
+                Literal::Dense(r.list("value")?.into())
+            } else {
+                Literal::Splat(text.parse().map_err(|_| format!("`{text}` is not a number"))?)
+            })
+        }
+        "random" => {
+            let (function, arguments) = r.call("from")?;
+            Op::Random(match (function.as_str(), &arguments[..]) {
+                ("uniform", &[low, high]) => Distribution::Uniform { low, high },
+                ("normal", &[mean, std]) => Distribution::Normal { mean, std },
+                _ => return Err(format!("unknown distribution `{function}`")),
+            })
+        }
+        _ => return Ok(None),
+    }))
 }
