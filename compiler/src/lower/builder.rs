@@ -69,8 +69,8 @@ pub(super) struct Builder<'a> {
     pub memo: Vec<(NodeId, Vec<Index>, Expr)>,
     /// Elementwise kernels over equal dense tensors run over one flat index.
     pub flat: Option<Index>,
-    /// The node whose value a fast path provides (through `memo`).
-    pub provided: Option<NodeId>,
+    /// The nodes whose values a fast path provides (through `memo`).
+    pub provided: Vec<NodeId>,
     /// Set when a fast path meets an index it was not made for.
     pub failed: bool,
     extents: Extents,
@@ -90,7 +90,7 @@ impl<'a> Builder<'a> {
             pending: vec![],
             memo: vec![],
             flat: None,
-            provided: None,
+            provided: vec![],
             failed: false,
             extents: vec![],
             block: vec![],
@@ -260,6 +260,16 @@ impl<'a> Builder<'a> {
         };
         let buffer = self.kernel.buffer(name, dtype, &[width], Memory::Register);
         Cell { buffer, index }
+    }
+
+    /// The scratch buffer of that name and shape, made on first use.
+    pub fn scratch(&mut self, name: &str, shape: &[usize]) -> BufferId {
+        let same =
+            |b: &crate::kernel::Buffer| b.memory == Memory::Scratch && b.name == name && b.shape == shape;
+        match self.kernel.buffers.iter().position(same) {
+            Some(i) => BufferId(i as u32),
+            None => self.kernel.buffer(name, DType::F32, shape, Memory::Scratch),
+        }
     }
 
     /// Puts a value into a register.

@@ -14,7 +14,7 @@ use crate::kernel::{BinOp, Expr, Guard, Index, UnOp};
 impl Builder<'_> {
     /// The node's element at an index, for operations that are neither elementwise nor movement.
     pub fn computed(&mut self, id: NodeId, node: &Node, operands: &[NodeId], index: &[Index]) -> Expr {
-        if self.provided == Some(id) {
+        if self.provided.contains(&id) {
             // A fast path holds this value in registers, but for another index.
             self.failed = true;
             return Expr::Const(node.ty.dtype, 0.0);

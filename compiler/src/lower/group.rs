@@ -33,7 +33,11 @@ impl<'a> Lowering<'a> {
         if nodes.len() <= GROUP_LIMIT {
             let scope = self.scope(nodes)?;
             let name = self.kernel_name(nodes);
-            if let Some((mut kernel, args)) = self.one_kernel(&scope, &name, nodes, &out) {
+            let mut found = self.dense_conv(&scope, &name, nodes, &out)?;
+            if found.is_none() {
+                found = self.one_kernel(&scope, &name, nodes, &out);
+            }
+            if let Some((mut kernel, args)) = found {
                 kernel.flops = nodes.iter().map(|&n| self.flops(n)).sum();
                 self.launch(kernel, args, nodes, self.phase(result));
                 return Ok(());

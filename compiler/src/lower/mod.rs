@@ -8,7 +8,12 @@
 
 mod access;
 mod builder;
+mod conv;
 mod conv_generic;
+mod conv_pack;
+mod conv_pool;
+mod conv_stage;
+mod conv_tile;
 mod elements;
 mod elementwise;
 mod generic;
@@ -108,6 +113,8 @@ struct Lowering<'a> {
     output_of: HashMap<NodeId, usize>,
     /// Kernels by what can be hashed of them.
     kernels: HashMap<KernelKey, Vec<usize>>,
+    /// Repacked values, by what they are made of, how, and their shape.
+    packed: HashMap<(NodeId, String, Vec<usize>), Rc<Place>>,
     run: Vec<Launch>,
 }
 
@@ -159,6 +166,7 @@ impl<'a> Lowering<'a> {
             roots: HashMap::new(),
             output_of: HashMap::new(),
             kernels: HashMap::new(),
+            packed: HashMap::new(),
             run: vec![],
         })
     }

@@ -34,7 +34,7 @@ impl Softmax<'_> {
             return None;
         }
         let mut b = Builder::new(self.name, scope);
-        b.provided = Some(self.anchor);
+        b.provided = vec![self.anchor];
         let out = b.bind(self.out, Access::Write, "out");
         let mut row = vec![];
         for (d, &n) in shape.iter().enumerate() {

@@ -1,0 +1,155 @@
+//! Weights in the order in which kernels read them, made once in the prepare phase, and the entry
+//! to the fast convolution.
+
+use std::rc::Rc;
+
+use super::access::Place;
+use super::builder::{Builder, Operand, Scope};
+use super::conv::{BLOCK, ConvGroup, one_row};
+use super::elements::Elements;
+use super::elementwise::{is_elementwise, sizes};
+use super::{LowerError, Lowering};
+use crate::graph::op::{AvgPool2d, Conv2d, MaxPool2d, Window};
+use crate::graph::{Layout, NodeId, Op};
+use crate::kernel::module::{Arg, Role};
+use crate::kernel::{Expr, Index, Kernel};
+use nnc_runtime::DType;
+
+impl<'a> Lowering<'a> {
+    /// The group as a dense convolution in blocks of channels, with its pooling if it has one;
+    /// `None` if it is no such group.
+    pub(super) fn dense_conv(
+        &mut self,
+        scope: &Scope<'a>,
+        name: &str,
+        nodes: &[NodeId],
+        out: &Place,
+    ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
+        let Some(found) = self.dense_conv_parts(scope, nodes) else { return Ok(None) };
+        let (anchor, conv, pool, mut x) = found;
+        if !matches!(out.layout, Layout::Plain | Layout::Blocked(8)) {
+            return Ok(None);
+        }
+        let weight = self.graph.operands(anchor)[1];
+        let in_block = if x.layout == Layout::Plain { 1 } else { BLOCK };
+        let weights = self.packed_weights(weight, in_block)?;
+        let mut scope = self.padded_scope(scope, weight, sizes(self.graph.node(anchor))[1])?;
+        let mut out = out.clone();
+        let kernel = &weights.shape[2..4];
+        let point = kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0; 4] && pool.is_none();
+        if point && let Some(flat) = one_row(&scope, &x, &out) {
+            (scope, x, out) = flat;
+        }
+        let (lanes, registers) = (self.target.lanes, self.target.vector_registers);
+        let result = nodes[nodes.len() - 1];
+        let group = ConvGroup { name, conv, anchor, pool, result, x, weights, out, lanes, registers };
+        Ok(group.kernel(&scope))
+    }
+
+    /// The convolution, its attributes, the pooling and the input of a group; `None` if it is
+    /// not `conv2d, elementwise.., [pool, elementwise..]`.
+    fn dense_conv_parts(&self, scope: &Scope<'a>, nodes: &[NodeId]) -> Option<ConvParts<'a>> {
+        let graph = self.graph;
+        let (mut conv, mut pool) = (None, None);
+        for &n in nodes {
+            match &graph.node(n).op {
+                Op::Conv2d(c) if conv.is_none() => conv = Some((n, c)),
+                Op::MaxPool2d(MaxPool2d { window }) | Op::AvgPool2d(AvgPool2d { window, .. })
+                    if pool.is_none() =>
+                {
+                    pool = Some((n, window));
+                }
+                op if is_elementwise(op) => {}
+                _ => return None,
+            }
+        }
+        let (anchor, conv) = conv?;
+        let f32s = graph.node(anchor).ty.dtype == DType::F32;
+        let Some(Operand::Memory(x)) = scope.operands.get(&graph.operands(anchor)[0]) else { return None };
+        let layout = matches!(x.layout, Layout::Plain | Layout::Blocked(8));
+        let lanes = BLOCK.is_multiple_of(self.target.lanes);
+        let last = pool.map_or(anchor, |p| p.0);
+        let result = graph.node(nodes[nodes.len() - 1]);
+        if sizes(result) != sizes(graph.node(last)) {
+            return None;
+        }
+        let some = x.elements() > 0 && sizes(graph.node(anchor)).iter().all(|&n| n > 0);
+        (conv.groups == 1 && f32s && layout && lanes && some).then(|| (anchor, conv, pool, x.clone()))
+    }
+
+    /// `[O, C, KH, KW]` as `[O/8, C/b, KH, KW, b, 8]`, zeros where there is no channel.
+    fn packed_weights(&mut self, weight: NodeId, in_block: usize) -> Result<Place, LowerError> {
+        let shape = sizes(self.graph.node(weight));
+        let [o, c, kh, kw] = [shape[0], shape[1], shape[2], shape[3]];
+        let packed = [o.div_ceil(BLOCK), c.div_ceil(in_block), kh, kw, in_block, BLOCK];
+        self.repacked(weight, "pack_conv2d", &packed, &|b, from, at| {
+            let oc = at[0].clone() * BLOCK as i64 + at[5].clone();
+            let ic = at[1].clone() * in_block as i64 + at[4].clone();
+            from(b, &[oc, ic, at[2].clone(), at[3].clone()])
+        })
+    }
+
+    /// The scope with every operand along channels filled up to whole blocks.
+    fn padded_scope(
+        &mut self,
+        scope: &Scope<'a>,
+        weight: NodeId,
+        channels: usize,
+    ) -> Result<Scope<'a>, LowerError> {
+        let mut operands = scope.operands.clone();
+        let full = channels.next_multiple_of(BLOCK);
+        if full != channels {
+            for (&id, operand) in operands.iter_mut() {
+                let shape = sizes(self.graph.node(id));
+                let along = shape.iter().filter(|&&n| n != 1).eq([&channels]);
+                if id == weight || !along || !self.prepared.contains(&id) || channels == 1 {
+                    continue;
+                }
+                let axis = shape.iter().position(|&n| n == channels).unwrap_or_default();
+                let mut padded = shape;
+                padded[axis] = full;
+                *operand =
+                    Operand::Memory(self.repacked(id, "pad_channels", &padded, &|b, from, at| from(b, at))?);
+            }
+        }
+        Ok(Scope { graph: scope.graph, members: scope.members.clone(), operands })
+    }
+
+    /// A value in another order, made when it is: `element` maps a position of the new one, given
+    /// a way to read the old one, which is zero outside.
+    pub(super) fn repacked(
+        &mut self,
+        id: NodeId,
+        name: &str,
+        shape: &[usize],
+        element: &Repack,
+    ) -> Result<Place, LowerError> {
+        let key = (id, name.to_string(), shape.to_vec());
+        if let Some(place) = self.packed.get(&key) {
+            return Ok(Place::clone(place));
+        }
+        let from = self.operand(id)?;
+        let label = self.graph.node(id).name.clone();
+        let value = self.new_value(&label, DType::F32, shape, Role::Temporary);
+        let to = Place::dense(value, DType::F32, shape, Layout::Plain);
+        let scope = Scope { graph: self.graph, members: Default::default(), operands: Default::default() };
+        let elements = Elements { name, out: &to, work: 1, flat: false, lanes: self.target.lanes };
+        let read = |b: &mut Builder, at: &[Index]| match &from {
+            Operand::Splat(dtype, x) => Expr::Const(*dtype, *x),
+            Operand::Memory(place) => b.load(place, "x", at),
+        };
+        if let Some((kernel, args)) = elements.kernel(&scope, &|b, at| element(b, &read, at)) {
+            self.launch(kernel, args, &[id], self.phase(id));
+        }
+        self.packed.insert(key, Rc::new(to.clone()));
+        Ok(to)
+    }
+}
+
+type ConvParts<'a> = (NodeId, &'a Conv2d, Option<(NodeId, &'a Window)>, Place);
+
+/// Reads an element of the value that is repacked.
+type Read<'r> = dyn Fn(&mut Builder, &[Index]) -> Expr + 'r;
+
+/// An element of the repacked value.
+type Repack<'r> = dyn Fn(&mut Builder, &Read, &[Index]) -> Expr + 'r;

@@ -1,0 +1,128 @@
+//! Staging: the input rows of a convolution's task, copied to scratch with zeros around.
+
+use nnc_runtime::DType;
+
+use super::builder::Builder;
+use super::conv::{ConvGroup, Geometry, Task};
+use super::elementwise::f32;
+use crate::graph::Layout;
+use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
+
+/// Pixels copied in one step.
+const STEP: usize = 4;
+
+impl ConvGroup<'_> {
+    /// Copies the rows; the scratch buffer `[C/b, rows, columns, b]`.
+    pub fn stage(&self, b: &mut Builder, geometry: &Geometry, task: &Task, x: BufferId) -> BufferId {
+        let [channels, height, width] = geometry.input;
+        let [rows, columns] = geometry.staged;
+        let blocks = channels.div_ceil(geometry.in_block);
+        let staged =
+            b.kernel.buffer("rows", DType::F32, &[blocks, rows, columns, geometry.in_block], Memory::Scratch);
+        let [top, _, left, _] = self.conv.padding;
+        let first = task.first_conv_row.clone() * self.conv.stride[0] as i64 - top;
+        let copied = width.min(columns.saturating_sub(left));
+        b.serial("ic", blocks, |b, ic| {
+            b.serial("r", rows, |b, r| {
+                let row = first + r.clone();
+                let inside = Guard::between(&row, 0, height as i64, b.extents());
+                let (low, high) = row.range(b.extents());
+                let line = Line { group: self, from: x, to: staged, n: &task.n, ic: &ic, r: &r, row: &row };
+                b.when(inside, |b| {
+                    line.zeros(b, 0, left.min(columns));
+                    line.copy(b, left, copied);
+                    line.zeros(b, left + copied, columns.saturating_sub(left + copied));
+                });
+                if low < 0 {
+                    let above = Guard(Index::from(-1i64) - row.clone());
+                    b.when(vec![above], |b| line.zeros(b, 0, columns));
+                }
+                if high >= height as i64 {
+                    let below = Guard(row.clone() - height);
+                    b.when(vec![below], |b| line.zeros(b, 0, columns));
+                }
+            });
+        });
+        staged
+    }
+}
+
+/// One row of one block of channels.
+struct Line<'l> {
+    group: &'l ConvGroup<'l>,
+    from: BufferId,
+    to: BufferId,
+    n: &'l Index,
+    ic: &'l Index,
+    /// In the scratch buffer.
+    r: &'l Index,
+    /// In the input.
+    row: &'l Index,
+}
+
+impl Line<'_> {
+    fn lanes_in_pixel(&self) -> usize {
+        match self.group.x.layout {
+            Layout::Plain => 1,
+            Layout::Blocked(block) => block as usize,
+        }
+    }
+
+    fn zeros(&self, b: &mut Builder, first: usize, count: usize) {
+        self.elements(b, first, count, &mut |_, _, _| f32(0.0));
+    }
+
+    fn copy(&self, b: &mut Builder, first: usize, count: usize) {
+        let from = self.from;
+        let blocked = matches!(self.group.x.layout, Layout::Blocked(_));
+        self.elements(b, first, count, &mut |line, column, in_block| {
+            let column = column - first;
+            let mut at = vec![line.n.clone(), line.ic.clone(), line.row.clone(), column];
+            if blocked {
+                at.push(in_block);
+            }
+            Expr::Load(from, at)
+        });
+    }
+
+    /// Stores `value` (by column of the scratch buffer and place in the block) for some columns.
+    fn elements(
+        &self,
+        b: &mut Builder,
+        first: usize,
+        count: usize,
+        value: &mut dyn FnMut(&Self, Index, Index) -> Expr,
+    ) {
+        let (lanes, block) = (self.group.lanes, self.lanes_in_pixel());
+        if block == 1 {
+            b.serial("s", count / lanes, |b, s| {
+                b.vector(lanes, |b, lane| {
+                    let column = s * lanes as i64 + lane + first;
+                    self.store(b, column.clone(), Index::default(), value(self, column, Index::default()));
+                });
+            });
+            b.serial("s", count % lanes, |b, s| {
+                let column = s + first + count / lanes * lanes;
+                self.store(b, column.clone(), Index::default(), value(self, column, Index::default()));
+            });
+            return;
+        }
+        let mut pixels = |b: &mut Builder, column: Index| {
+            b.unroll("v", block / lanes, |b, v| {
+                b.vector(lanes, |b, lane| {
+                    let in_block = v * lanes as i64 + lane;
+                    let x = value(self, column.clone(), in_block.clone());
+                    self.store(b, column, in_block, x);
+                });
+            });
+        };
+        b.serial("s", count / STEP, |b, s| {
+            b.unroll("j", STEP, |b, j| pixels(b, s * STEP as i64 + j + first));
+        });
+        b.serial("s", count % STEP, |b, s| pixels(b, s + first + count / STEP * STEP));
+    }
+
+    fn store(&self, b: &mut Builder, column: Index, in_block: Index, value: Expr) {
+        b.store(self.to, vec![self.ic.clone(), self.r.clone(), column, in_block], value);
+    }
+}

@@ -1,0 +1,45 @@
+//! The kernels of the fused patterns, as text. `INSTA_UPDATE=always cargo test` blesses them.
+
+use nnc_compiler::graph::Op;
+use nnc_compiler::graph::op::{Binary, Conv2d, MaxPool2d, Unary};
+
+use crate::support::{Net, check, same, text, window};
+
+/// LeNet's first stage: a plain picture, six channels in a block of eight, pooled in the task.
+#[test]
+fn conv_relu_pool() {
+    let mut net = Net::new(1);
+    let x = net.input(&[1, 1, 12, 12]);
+    let y = net.conv(x, 6, [5, 5], Conv2d { padding: [2; 4], ..same() });
+    let y = net.op(Op::Unary(Unary::Relu), &[y]);
+    let y = net.op(Op::MaxPool2d(MaxPool2d { window: window(2, 2) }), &[y]);
+    net.output(y);
+    insta::assert_snapshot!(text(&check(&net)));
+}
+
+/// Two convolutions of VGG: the second one reads blocks.
+#[test]
+fn conv_relu_twice() {
+    let mut net = Net::new(2);
+    let mut x = net.input(&[1, 3, 8, 8]);
+    for channels in [16, 16] {
+        x = net.conv(x, channels, [3, 3], same());
+        x = net.op(Op::Unary(Unary::Relu), &[x]);
+    }
+    net.output(x);
+    insta::assert_snapshot!(text(&check(&net)));
+}
+
+/// The end of a residual block: the sum and the activation while the convolution is in registers.
+#[test]
+fn residual() {
+    let mut net = Net::new(3);
+    let x = net.input(&[1, 8, 6, 7]);
+    let point = Conv2d { padding: [0; 4], ..same() };
+    let x = net.conv(x, 8, [1, 1], point.clone());
+    let y = net.conv(x, 8, [1, 1], point);
+    let y = net.op(Op::Binary(Binary::Add), &[y, x]);
+    let y = net.op(Op::Unary(Unary::Relu), &[y]);
+    net.output(y);
+    insta::assert_snapshot!(text(&check(&net)));
+}
