@@ -1,7 +1,23 @@
-//! Where networks run: one switch, one narrow interface per back end.
+//! Where networks run: one switch ([`Device`]), one narrow interface per back end.
+//!
+//! A back end is a [`Backend`]: it turns a graph with known sizes and its parameters into a
+//! [`Loaded`], which runs. Nothing above this file knows how. A further device is a further
+//! variant of [`Device`], a further implementation here, and a line in [`backend`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nnc_compiler::graph::{Graph, Op, interpret};
+use nnc_dsl::SourceMap;
+use nnc_runtime::program::{Port, Program};
+use nnc_runtime::session::check_parameters;
+use nnc_runtime::{Executable, Pool, Session};
+
+use crate::error::Result;
+use crate::{Error, Options, Tensor, TensorView, pipeline};
 
 /// A kind of back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -41,5 +57,157 @@ impl FromStr for Device {
             .into_iter()
             .find(|d| d.name() == s)
             .ok_or_else(|| format!("expected a device (cpu or reference), found `{s}`"))
+    }
+}
+
+/// Time of one launch of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaunchTime {
+    /// The kernel: `conv2d_relu_max_pool.3`.
+    pub kernel: String,
+    /// The layers it computes.
+    pub layer: String,
+    /// Where they are written: `vgg.nn:9`.
+    pub location: String,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// What a back end is given.
+pub struct Job<'a> {
+    /// The graph as built, every size known.
+    pub graph: &'a Graph,
+    /// The texts that its spans point into.
+    pub sources: &'a SourceMap,
+    /// Names of parameters that only the training variant has.
+    pub training_only: &'a [String],
+    /// The parameters.
+    pub parameters: &'a BTreeMap<String, Tensor>,
+}
+
+/// A back end.
+pub trait Backend: Send + Sync {
+    /// Makes a network ready to run.
+    fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>>;
+}
+
+/// A network with its parameters on a device.
+pub trait Loaded: Send + Sync {
+    /// Runs it; inputs and outputs are in the graph's order.
+    fn run(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>>;
+
+    /// Runs it and tells how long every launch took, where the device has launches.
+    fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)>;
+}
+
+/// The back end that the options choose.
+pub fn backend(options: &Options) -> Arc<dyn Backend> {
+    match options.chosen_device() {
+        Device::Cpu => Arc::new(Cpu { pool: Arc::new(Pool::new(options.thread_count())) }),
+        Device::Reference => Arc::new(Reference),
+    }
+}
+
+/// Compiled code on a thread pool.
+struct Cpu {
+    pool: Arc<Pool>,
+}
+
+impl Backend for Cpu {
+    fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
+        let program = compile(job.graph, job.sources, job.training_only)?;
+        Ok(Box::new(load_program(program, job.parameters, self.pool.clone())?))
+    }
+}
+
+/// Compiles a graph with known sizes for this computer.
+pub fn compile(graph: &Graph, sources: &SourceMap, training_only: &[String]) -> Result<Program> {
+    let (graph, _) = pipeline::optimize(graph);
+    let module = pipeline::lower(&graph, sources)?;
+    let mut program = pipeline::emit(&module, &pipeline::plan(&module), false)?.program;
+    program.training_only = training_only.to_vec();
+    Ok(program)
+}
+
+/// A compiled program with its parameters.
+pub fn load_program(
+    program: Program,
+    parameters: &BTreeMap<String, Tensor>,
+    pool: Arc<Pool>,
+) -> Result<Session> {
+    let executable = Executable::load(program).map_err(|e| Error::Program(e.to_string()))?;
+    Ok(Session::new(executable, parameters, pool)?)
+}
+
+impl Loaded for Session {
+    fn run(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>> {
+        Session::run(self, inputs).map_err(|e| Error::Input(e.to_string()))
+    }
+
+    fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
+        let (outputs, times) =
+            Session::run_profiled(self, inputs).map_err(|e| Error::Input(e.to_string()))?;
+        let named = |(i, time): (usize, Duration)| {
+            let launch = &self.program().launches[i];
+            let kernel = &self.program().kernels[launch.kernel];
+            LaunchTime {
+                kernel: kernel.name.clone(),
+                layer: launch.layer.clone(),
+                location: launch.location.clone(),
+                flops: kernel.flops,
+                time,
+            }
+        };
+        Ok((outputs, times.into_iter().map(named).collect()))
+    }
+}
+
+/// The graph interpreter.
+struct Reference;
+
+/// A graph and what is fed to it, for the interpreter.
+struct Interpreted {
+    graph: Graph,
+    /// Inputs and parameters by name; runs take turns, so that no parameter is copied for each.
+    feeds: Mutex<BTreeMap<String, Tensor>>,
+}
+
+impl Backend for Reference {
+    fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
+        let ports = parameter_ports(job.graph);
+        check_parameters(ports.iter(), job.training_only, job.parameters)?;
+        let feeds = Mutex::new(job.parameters.clone());
+        Ok(Box::new(Interpreted { graph: job.graph.clone(), feeds }))
+    }
+}
+
+/// The parameters of a graph whose shapes are known.
+pub fn parameter_ports(graph: &Graph) -> Vec<Port> {
+    let port = |n| {
+        let node = graph.node(n);
+        Some(Port { name: node.name.clone(), dtype: node.ty.dtype, shape: node.ty.sizes()? })
+    };
+    graph.ids().filter(|&n| matches!(graph.node(n).op, Op::Parameter(_))).filter_map(port).collect()
+}
+
+impl Loaded for Interpreted {
+    fn run(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>> {
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        for (n, view) in self.graph.inputs().into_iter().zip(inputs) {
+            feeds.insert(self.graph.node(n).name.clone(), view.to_tensor());
+        }
+        let mut outputs = interpret::run(&self.graph, &feeds).map_err(|e| Error::Input(e.to_string()))?;
+        let take = |o: &nnc_compiler::graph::Output| {
+            outputs
+                .remove(&o.name)
+                .ok_or_else(|| Error::Internal(format!("no value for output `{}`", o.name)))
+        };
+        self.graph.outputs.iter().map(take).collect()
+    }
+
+    fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
+        Ok((self.run(inputs)?, vec![]))
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nnc_dsl::{Diagnostic, SourceMap};
+use nnc_runtime::LoadError;
 
 /// Why something could not be done. `Display` is one or more lines without colour.
 #[derive(Debug)]
@@ -94,6 +95,27 @@ impl fmt::Display for Error {
             Error::Format { path, message } => write!(f, "`{}`: {message}", path.display()),
             Error::Weights(m) | Error::Input(m) | Error::Program(m) | Error::Options(m) => f.write_str(m),
             Error::Internal(m) => write!(f, "internal error, please report it: {m}"),
+        }
+    }
+}
+
+/// As many complaints about weights are shown; a file of another network has hundreds.
+const SHOWN_COMPLAINTS: usize = 8;
+
+impl From<LoadError> for Error {
+    fn from(e: LoadError) -> Error {
+        match e {
+            LoadError::Parameters(lines) => {
+                let mut text = format!(
+                    "the weights do not fit the network:\n  {}",
+                    lines.iter().take(SHOWN_COMPLAINTS).cloned().collect::<Vec<_>>().join("\n  ")
+                );
+                if lines.len() > SHOWN_COMPLAINTS {
+                    text.push_str(&format!("\n  and {} more", lines.len() - SHOWN_COMPLAINTS));
+                }
+                Error::Weights(text)
+            }
+            e => Error::Program(e.to_string()),
         }
     }
 }

@@ -18,14 +18,15 @@ pub mod device;
 pub mod error;
 pub mod model;
 pub mod options;
+mod pipeline;
 pub mod report;
 pub mod source;
 pub mod stages;
 pub mod weights;
 
-pub use device::Device;
+pub use device::{Device, LaunchTime};
 pub use error::Error;
-pub use model::{Compiled, LaunchTime, Model, Network, Outputs, TensorSpec};
+pub use model::{Compiled, Model, Network, Outputs, TensorSpec};
 pub use options::{Options, Precision};
 pub use source::Source;
 pub use weights::Weights;

@@ -1,18 +1,23 @@
 //! From a source to answers: [`Network`] (graph), [`Compiled`] (program), [`Model`] (with weights).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Index;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use nnc_compiler::graph::{Bindings, Graph, TensorType};
+use nnc_compiler::graph::specialise::SpecialiseError;
+use nnc_compiler::graph::{Bindings, Dim, Graph, Op, TensorType};
+use nnc_compiler::pass::Report;
 use nnc_dsl::{Diagnostic, SourceMap};
-use nnc_runtime::program::Program;
+use nnc_runtime::program::{MAGIC, Parameter, Port, Program};
+use nnc_runtime::session::check_parameters;
+use nnc_runtime::{Pool, init};
 
-use crate::error::Result;
-use crate::{Error, Options, Source, Tensor, TensorView, Weights};
+use crate::data::file;
+use crate::device::{self, Backend, Job, LaunchTime, Loaded};
+use crate::error::{Result, SourceError};
+use crate::{Device, Error, Options, Source, Tensor, TensorView, Weights, pipeline};
 
 /// Name and type of an input, output or parameter; sizes may be symbolic.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,11 +40,13 @@ pub struct Network {
 
 impl Network {
     pub(crate) fn build(source: &Source, options: &Options) -> Result<Network> {
+        let (built, sources) = pipeline::build(source, options)?;
+        let spec = |(name, ty)| TensorSpec { name, ty };
         Ok(Network {
-            graph: Graph::new(source.name()),
-            sources: Arc::new(source.sources().clone()),
-            warnings: vec![],
-            training_only: vec![],
+            graph: built.graph,
+            sources,
+            warnings: built.warnings,
+            training_only: built.training_only.into_iter().map(spec).collect(),
             options: options.clone(),
         })
     }
@@ -95,36 +102,50 @@ impl Network {
 
     /// The symbols among its sizes that are not set.
     pub fn symbols(&self) -> Vec<String> {
-        let mut out: Vec<String> =
-            self.graph.ids().flat_map(|n| &self.graph.node(n).ty.shape).flat_map(|d| d.symbols()).collect();
-        out.sort();
-        out.dedup();
-        out
+        self.graph.symbols()
     }
 
     /// The symbols that stand first in an input's shape: the batch size.
     pub fn batch_symbols(&self) -> Vec<String> {
-        let mut out: Vec<String> =
-            self.inputs().iter().filter_map(|i| i.ty.shape.first()).flat_map(|d| d.symbols()).collect();
-        out.sort();
-        out.dedup();
-        out
+        let first = |i: &TensorSpec| i.ty.shape.first().map(Dim::symbols).unwrap_or_default();
+        self.inputs().iter().flat_map(first).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The same net with sizes for (some of) its symbols.
     pub fn specialise(&self, bindings: &Bindings) -> Result<Network> {
-        Err(Error::Internal(format!("cannot set {bindings:?} yet")))
+        let graph = self.graph.specialise(bindings).map_err(|e| self.wrong_sizes(&e))?;
+        Ok(Network { graph, ..self.clone() })
     }
 
-    /// Compiles it; every size must be known.
+    /// The graph after all passes, and what each pass has to say.
+    pub fn optimized(&self) -> (Graph, Vec<Report>) {
+        pipeline::optimize(&self.graph)
+    }
+
+    /// Compiles it for this computer; every size must be known.
+    ///
+    /// ```
+    /// let source = nnc::Source::from_text("double.nn", "net double {\n input x: f32[N]\n output y = 2 * x\n}\n")?;
+    /// let compiled = source.network(&nnc::Options::new().set("N", 3))?.compile()?;
+    /// let model = compiled.initialize(0)?;
+    /// let x = ndarray::arr1(&[1f32, 2.0, 3.0]);
+    /// assert_eq!(model.run(&[("x", (&x).into())])?["y"], ndarray::arr1(&[2f32, 4.0, 6.0]).into());
+    /// # Ok::<(), nnc::Error>(())
+    /// ```
     pub fn compile(&self) -> Result<Compiled> {
-        Err(Error::Internal("cannot compile yet".into()))
+        self.require_sizes()?;
+        let program = device::compile(&self.graph, &self.sources, &self.training_only_names())?;
+        Ok(Compiled { program, options: self.options.clone() })
     }
 
     /// A model with these weights. Sizes that are not set are taken from the inputs of each run;
     /// the code for the sizes met is kept.
-    pub fn load(&self, _weights: &Weights) -> Result<Model> {
-        Err(Error::Internal("cannot load yet".into()))
+    pub fn load(&self, weights: &Weights) -> Result<Model> {
+        let ports = device::parameter_ports(&self.graph);
+        if ports.len() == self.graph.parameters().len() {
+            check_parameters(ports.iter(), &self.training_only_names(), weights.tensors())?;
+        }
+        Model::of_network(self, weights)
     }
 
     /// A model with fresh weights, the same for the same seed.
@@ -133,8 +154,41 @@ impl Network {
     }
 
     /// Fresh weights, the same for the same seed.
-    pub fn initial_weights(&self, _seed: u64) -> Result<Weights> {
-        Err(Error::Internal("cannot initialise yet".into()))
+    pub fn initial_weights(&self, seed: u64) -> Result<Weights> {
+        let mut parameters = vec![];
+        for n in self.graph.parameters() {
+            let node = self.graph.node(n);
+            let Op::Parameter(p) = &node.op else { continue };
+            let shape = node.ty.sizes().ok_or_else(|| {
+                Error::Options(format!("the size of parameter `{}: {}` is not known", node.name, node.ty))
+            })?;
+            let port = Port { name: node.name.clone(), dtype: node.ty.dtype, shape };
+            parameters.push(Parameter { port, init: p.init.clone(), trainable: p.trainable });
+        }
+        initial_weights(&parameters, seed)
+    }
+
+    fn require_sizes(&self) -> Result<()> {
+        let open = self.symbols();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = open.iter().map(|s| format!("`{s}`")).collect();
+        Err(Error::Options(format!("the size of {} is not set", names.join(", "))))
+    }
+
+    /// A size that an operation does not allow, shown where the operation is written.
+    fn wrong_sizes(&self, e: &SpecialiseError) -> Error {
+        let title = e.to_string();
+        let diagnostic = match self.graph.node(e.node).spans.first() {
+            Some(&span) => Diagnostic::error(title, span, ""),
+            None => Diagnostic::global(title),
+        };
+        Error::Source(SourceError { sources: self.sources.clone(), diagnostics: vec![diagnostic] })
+    }
+
+    fn training_only_names(&self) -> Vec<String> {
+        self.training_only.iter().map(|t| t.name.clone()).collect()
     }
 
     fn specs(&self, ids: Vec<nnc_compiler::graph::NodeId>) -> Vec<TensorSpec> {
@@ -144,6 +198,15 @@ impl Network {
         };
         ids.into_iter().map(spec).collect()
     }
+}
+
+fn initial_weights(parameters: &[Parameter], seed: u64) -> Result<Weights> {
+    let mut out = BTreeMap::new();
+    for p in parameters {
+        let tensor = init::initialize(p, seed).map_err(|e| Error::Weights(e.to_string()))?;
+        out.insert(p.port.name.clone(), tensor);
+    }
+    Ok(Weights::from_map(out))
 }
 
 /// A compiled network: a program without weights.
@@ -162,23 +225,26 @@ impl Compiled {
     }
 
     /// A program from the bytes of its file.
-    pub fn from_bytes(_bytes: &[u8], _options: &Options) -> Result<Compiled> {
-        Err(Error::Program("cannot be read yet".into()))
+    pub fn from_bytes(bytes: &[u8], options: &Options) -> Result<Compiled> {
+        let program = Program::read(bytes).map_err(|e| Error::Program(e.to_string()))?;
+        Ok(Compiled { program, options: options.clone() })
     }
 
     /// True if the bytes begin as a program file does.
     pub fn is_program(bytes: &[u8]) -> bool {
-        bytes.starts_with(b"nncprog1")
+        bytes.starts_with(MAGIC)
     }
 
     /// Writes the program.
-    pub fn write(&self, _to: impl io::Write) -> Result<()> {
-        Err(Error::Program("cannot be written yet".into()))
+    pub fn write(&self, to: impl io::Write) -> Result<()> {
+        self.program.write(to).map_err(|e| Error::Program(format!("the program cannot be written: {e}")))
     }
 
     /// Writes a program file, beside and then renamed.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        Err(Error::format(path, "cannot be written yet"))
+        let mut bytes = vec![];
+        self.write(&mut bytes)?;
+        file::write(path, &bytes)
     }
 
     /// The program.
@@ -187,24 +253,124 @@ impl Compiled {
     }
 
     /// A model with these weights.
-    pub fn load(&self, _weights: &Weights) -> Result<Model> {
-        Err(Error::Internal("cannot load yet".into()))
+    pub fn load(&self, weights: &Weights) -> Result<Model> {
+        if self.options.chosen_device() != Device::Cpu {
+            let message =
+                format!("a compiled program runs on the cpu, not on {}", self.options.chosen_device());
+            return Err(Error::Options(message));
+        }
+        let pool = Arc::new(Pool::new(self.options.thread_count()));
+        let session = device::load_program(self.program.clone(), weights.tensors(), pool)?;
+        let specs = |ports: &[Port]| -> Vec<TensorSpec> {
+            let spec = |p: &Port| TensorSpec { name: p.name.clone(), ty: TensorType::new(p.dtype, &p.shape) };
+            ports.iter().map(spec).collect()
+        };
+        Ok(Model::new(
+            specs(&self.program.inputs),
+            specs(&self.program.outputs),
+            Kind::Fixed(Arc::new(session)),
+        ))
     }
 
     /// A model with fresh weights, the same for the same seed.
-    pub fn initialize(&self, _seed: u64) -> Result<Model> {
-        Err(Error::Internal("cannot load yet".into()))
+    pub fn initialize(&self, seed: u64) -> Result<Model> {
+        self.load(&initial_weights(&self.program.parameters, seed)?)
     }
 }
 
-/// A network with weights, ready to run. `Send` and `Sync`.
-#[derive(Clone, Debug)]
+/// A network with weights, ready to run. `Send` and `Sync`; clones share everything.
+#[derive(Clone)]
 pub struct Model {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    names: Arc<[String]>,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    /// Every size is known.
+    Fixed(Arc<dyn Loaded>),
+    /// Sizes come with the inputs.
+    Symbolic(Arc<Specialisations>),
+}
+
+/// A network with sizes left open, and what has been made of it for the sizes met so far.
+struct Specialisations {
+    network: Network,
+    weights: Weights,
+    backend: Arc<dyn Backend>,
+    /// The last used at the end.
+    made: Mutex<Vec<(Bindings, Arc<dyn Loaded>)>>,
+}
+
+/// A model keeps the code and prepared weights for this many combinations of sizes.
+const KEPT_SPECIALISATIONS: usize = 8;
+
+impl Specialisations {
+    fn get(&self, bindings: Bindings) -> Result<Arc<dyn Loaded>> {
+        let lock = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = reuse(&mut lock(), &bindings) {
+            return Ok(loaded);
+        }
+        // Not under the lock: other sizes go on meanwhile.
+        let loaded = self.network.specialise(&bindings)?.place(&self.weights, &*self.backend)?;
+        let mut made = lock();
+        if let Some(other) = reuse(&mut made, &bindings) {
+            return Ok(other);
+        }
+        if made.len() == KEPT_SPECIALISATIONS {
+            made.remove(0);
+        }
+        made.push((bindings, loaded.clone()));
+        Ok(loaded)
+    }
+}
+
+/// What was made for these sizes, moved to the end.
+fn reuse(made: &mut Vec<(Bindings, Arc<dyn Loaded>)>, bindings: &Bindings) -> Option<Arc<dyn Loaded>> {
+    let at = made.iter().position(|(b, _)| b == bindings)?;
+    let entry = made.remove(at);
+    let loaded = entry.1.clone();
+    made.push(entry);
+    Some(loaded)
+}
+
+impl Network {
+    /// Puts it on a device with its weights; every size must be known.
+    fn place(&self, weights: &Weights, backend: &dyn Backend) -> Result<Arc<dyn Loaded>> {
+        self.require_sizes()?;
+        let job = Job {
+            graph: &self.graph,
+            sources: &self.sources,
+            training_only: &self.training_only_names(),
+            parameters: weights.tensors(),
+        };
+        Ok(backend.load(&job)?.into())
+    }
 }
 
 impl Model {
+    fn new(inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>, kind: Kind) -> Model {
+        let names = outputs.iter().map(|o| o.name.clone()).collect();
+        Model { inputs, outputs, names, kind }
+    }
+
+    fn of_network(network: &Network, weights: &Weights) -> Result<Model> {
+        let backend = device::backend(network.options());
+        let kind = if network.symbols().is_empty() {
+            Kind::Fixed(network.place(weights, &*backend)?)
+        } else {
+            Kind::Symbolic(Arc::new(Specialisations {
+                network: network.clone(),
+                weights: weights.clone(),
+                backend,
+                made: Mutex::default(),
+            }))
+        };
+        Ok(Model::new(network.inputs(), network.outputs(), kind))
+    }
+
     /// Inputs in source order; sizes may be symbolic.
     pub fn inputs(&self) -> &[TensorSpec] {
         &self.inputs
@@ -215,30 +381,99 @@ impl Model {
         &self.outputs
     }
 
-    /// Runs it on inputs by name.
-    pub fn run(&self, _inputs: &[(&str, TensorView<'_>)]) -> Result<Outputs> {
-        Err(Error::Internal("cannot run yet".into()))
+    /// Runs it on inputs by name. The same inputs give the same bits, whatever the number of threads.
+    pub fn run(&self, inputs: &[(&str, TensorView<'_>)]) -> Result<Outputs> {
+        let inputs = self.in_order(inputs)?;
+        Ok(self.outputs_of(self.loaded(&inputs)?.run(&inputs)?))
     }
 
     /// Runs it and tells how long every launch took (nothing on the reference device).
-    pub fn run_profiled(&self, _inputs: &[(&str, TensorView<'_>)]) -> Result<(Outputs, Vec<LaunchTime>)> {
-        Err(Error::Internal("cannot run yet".into()))
+    pub fn run_profiled(&self, inputs: &[(&str, TensorView<'_>)]) -> Result<(Outputs, Vec<LaunchTime>)> {
+        let inputs = self.in_order(inputs)?;
+        let (tensors, times) = self.loaded(&inputs)?.run_profiled(&inputs)?;
+        Ok((self.outputs_of(tensors), times))
+    }
+
+    fn outputs_of(&self, tensors: Vec<Tensor>) -> Outputs {
+        Outputs { names: self.names.clone(), tensors }
+    }
+
+    /// The inputs in source order.
+    fn in_order<'a>(&self, given: &[(&str, TensorView<'a>)]) -> Result<Vec<TensorView<'a>>> {
+        let known = |name: &str| self.inputs.iter().any(|i| i.name == name);
+        for (k, (name, _)) in given.iter().enumerate() {
+            if !known(name) {
+                let names: Vec<String> = self.inputs.iter().map(|i| format!("`{}`", i.name)).collect();
+                let names = names.join(", ");
+                return Err(Error::Input(format!("the net has no input `{name}`; its inputs: {names}")));
+            }
+            if given[..k].iter().any(|(other, _)| other == name) {
+                return Err(Error::Input(format!("input `{name}` is given twice")));
+            }
+        }
+        let find = |spec: &TensorSpec| {
+            let found = given.iter().find(|(name, _)| *name == spec.name);
+            let missing = || Error::Input(format!("input `{}: {}` is missing", spec.name, spec.ty));
+            found.map(|(_, view)| view.clone()).ok_or_else(missing)
+        };
+        self.inputs.iter().map(find).collect()
+    }
+
+    /// What runs inputs of these sizes.
+    fn loaded(&self, inputs: &[TensorView<'_>]) -> Result<Arc<dyn Loaded>> {
+        match &self.kind {
+            Kind::Fixed(loaded) => {
+                for (spec, view) in self.inputs.iter().zip(inputs) {
+                    fits(spec, view, &Bindings::new())?;
+                }
+                Ok(loaded.clone())
+            }
+            Kind::Symbolic(s) => s.get(bind(&self.inputs, inputs)?),
+        }
     }
 }
 
-/// Time of one launch of a kernel.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LaunchTime {
-    /// The kernel: `conv2d_relu_max_pool.3`.
-    pub kernel: String,
-    /// The layers it computes.
-    pub layer: String,
-    /// Where they are written: `vgg.nn:9`.
-    pub location: String,
-    /// Floating-point operations.
-    pub flops: u64,
-    /// How long it took.
-    pub time: Duration,
+/// The sizes that inputs give to symbols.
+fn bind(specs: &[TensorSpec], inputs: &[TensorView<'_>]) -> Result<Bindings> {
+    let mut bindings = Bindings::new();
+    for (spec, view) in specs.iter().zip(inputs) {
+        for (dim, &size) in spec.ty.shape.iter().zip(view.shape()) {
+            if let [symbol] = &dim.symbols()[..]
+                && *dim == Dim::symbol(symbol.clone())
+            {
+                bindings.entry(symbol.clone()).or_insert(size);
+            }
+        }
+    }
+    for (spec, view) in specs.iter().zip(inputs) {
+        fits(spec, view, &bindings)?;
+    }
+    Ok(bindings)
+}
+
+/// Compares an input with its type.
+fn fits(spec: &TensorSpec, view: &TensorView<'_>, bindings: &Bindings) -> Result<()> {
+    let same = |(dim, &size): (&Dim, &usize)| match dim.size() {
+        Some(n) => n == size,
+        None => dim.substitute(bindings).size() == Some(size),
+    };
+    let shape = view.shape();
+    let ok = view.dtype() == spec.ty.dtype
+        && shape.len() == spec.ty.rank()
+        && spec.ty.shape.iter().zip(shape).all(same);
+    if ok {
+        return Ok(());
+    }
+    let found = TensorType::new(view.dtype(), shape);
+    let sizes: Vec<String> = bindings.iter().map(|(s, n)| format!("{s} = {n}")).collect();
+    let sizes = if sizes.is_empty() { String::new() } else { format!(" (with {})", sizes.join(", ")) };
+    Err(Error::Input(format!("input `{}`: expected {}{sizes}, found {found}", spec.name, spec.ty)))
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("inputs", &self.inputs).field("outputs", &self.outputs).finish()
+    }
 }
 
 /// The results of a run, by name.

@@ -71,7 +71,7 @@ impl Source {
     }
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     let length = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
     if length > MAX_SOURCE_BYTES {
         return Err(too_long(path, length));

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::data::{file, safetensors};
 use crate::error::Result;
 use crate::{Error, Tensor};
 
-/// Tensors by name, from a safetensors file or from memory.
+/// Tensors by name, from a safetensors file or from memory. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
-    tensors: BTreeMap<String, Tensor>,
+    tensors: Arc<BTreeMap<String, Tensor>>,
     path: Option<PathBuf>,
 }
 
@@ -18,12 +19,12 @@ impl Weights {
     /// Reads a safetensors file; `f16`, `bf16` and `f64` become `f32`.
     pub fn open(path: impl AsRef<Path>) -> Result<Weights> {
         let path = path.as_ref();
-        Ok(Weights { tensors: safetensors::read(path)?, path: Some(path.to_path_buf()) })
+        Ok(Weights { tensors: Arc::new(safetensors::read(path)?), path: Some(path.to_path_buf()) })
     }
 
     /// Tensors in memory.
     pub fn from_map(tensors: BTreeMap<String, Tensor>) -> Weights {
-        Weights { tensors, path: None }
+        Weights { tensors: Arc::new(tensors), path: None }
     }
 
     /// Writes a safetensors file, beside and then renamed, so that it is whole or not there.

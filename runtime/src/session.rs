@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::program::{Class, Phase, Port, Program};
 use crate::tensor::{Tensor, TensorView};
 
+pub use bind::check_parameters;
 use bind::{Bound, OutputSlot};
 
 /// A launch of less work than this (floating-point operations, or bytes within reach times four) stays on the

@@ -112,7 +112,7 @@ fn refuses_wrong_parameters() {
     assert_eq!(
         load(&w).unwrap_err(),
         "parameter `weight`: expected f32[4, 1024], found f32[1024, 4]\n\
-         there is no parameter `fc9.bias` in the network"
+         the network has no parameter `fc9.bias`"
     );
     assert_eq!(load(&BTreeMap::new()).unwrap_err(), "parameter `weight` is missing");
 }

@@ -1,3 +1,6 @@
 //! Back ends: from verified kernels to what a device runs.
 
 pub mod cpu;
+mod program;
+
+pub use program::{Emitted, emit};

@@ -1,15 +1,15 @@
 //! Compares the caller's tensors with what the program asks for, and finds where they lie.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ndarray::{ArrayD, ArrayViewD};
 
 use super::{LoadError, RunError};
+use crate::DType;
 use crate::memory::OutOfMemory;
 use crate::program::{Port, Program};
 use crate::tensor::{Tensor, TensorView};
-use crate::{DType, program::Parameter};
 
 /// A tensor to be read: its elements row-major, borrowed where they are so already.
 pub(super) enum Bound<'a> {
@@ -89,16 +89,20 @@ impl OutputSlot<'_> {
     }
 }
 
-/// The parameters in the program's order.
-pub(super) fn parameters<'a>(
-    program: &Program,
-    given: &'a BTreeMap<String, Tensor>,
-) -> Result<Vec<Bound<'a>>, LoadError> {
+/// Compares tensors with parameters: each must be there with its type and shape, and no others but
+/// those named in `training_only` (only the training variant of the network has them) and
+/// PyTorch's counters `num_batches_tracked`.
+pub fn check_parameters<'a>(
+    expected: impl Iterator<Item = &'a Port>,
+    training_only: &[String],
+    given: &BTreeMap<String, Tensor>,
+) -> Result<(), LoadError> {
     let mut wrong = vec![];
-    let mut found = vec![];
-    for Parameter { port, .. } in &program.parameters {
+    let mut known: HashSet<&str> = training_only.iter().map(String::as_str).collect();
+    for port in expected {
+        known.insert(&port.name);
         match given.get(&port.name) {
-            Some(t) if t.dtype() == port.dtype && t.shape() == port.shape => found.push((port, t)),
+            Some(t) if t.dtype() == port.dtype && t.shape() == port.shape => {}
             Some(t) => wrong.push(format!(
                 "parameter `{}`: expected {}, found {}",
                 port.name,
@@ -108,24 +112,22 @@ pub(super) fn parameters<'a>(
             None => wrong.push(format!("parameter `{}` is missing", port.name)),
         }
     }
-    let known = |name: &str| program.parameters.iter().any(|p| p.port.name == name);
-    for name in given.keys() {
-        if !known(name) && !is_tolerated(program, name) {
-            wrong.push(format!("there is no parameter `{name}` in the network"));
-        }
+    let counter = |name: &str| name == "num_batches_tracked" || name.ends_with(".num_batches_tracked");
+    for name in given.keys().filter(|name| !known.contains(name.as_str()) && !counter(name)) {
+        wrong.push(format!("the network has no parameter `{name}`"));
     }
-    if !wrong.is_empty() {
-        return Err(LoadError::Parameters(wrong));
-    }
-    found.into_iter().map(|(port, t)| Ok(Bound::new(&t.view(), &port.name)?)).collect()
+    if wrong.is_empty() { Ok(()) } else { Err(LoadError::Parameters(wrong)) }
 }
 
-/// What a weights file may have beside the parameters: those of the training variant, and PyTorch's
-/// counters of batches.
-fn is_tolerated(program: &Program, name: &str) -> bool {
-    name == "num_batches_tracked"
-        || name.ends_with(".num_batches_tracked")
-        || program.training_only.iter().any(|t| t == name)
+/// The parameters in the program's order.
+pub(super) fn parameters<'a>(
+    program: &Program,
+    given: &'a BTreeMap<String, Tensor>,
+) -> Result<Vec<Bound<'a>>, LoadError> {
+    let ports = || program.parameters.iter().map(|p| &p.port);
+    check_parameters(ports(), &program.training_only, given)?;
+    let bind = |port: &Port| Ok(Bound::new(&given[&port.name].view(), &port.name)?);
+    ports().map(bind).collect()
 }
 
 /// The inputs in the program's order.

@@ -1,0 +1,79 @@
+//! The road from source to program, one function a stretch; [`stages`](crate::stages) prints what
+//! lies between.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nnc_compiler::build::{self, BuildOptions, Built, Loader};
+use nnc_compiler::emit::cpu::EmitOptions;
+use nnc_compiler::emit::{self, Emitted};
+use nnc_compiler::graph::Graph;
+use nnc_compiler::kernel::module::Module;
+use nnc_compiler::lower::{self, LowerError};
+use nnc_compiler::pass::{self, Report};
+use nnc_compiler::plan::{self, Plan};
+use nnc_compiler::target::CpuTarget;
+use nnc_dsl::SourceMap;
+
+use crate::error::{Result, SourceError};
+use crate::source::read_text;
+use crate::{Error, Options, Source};
+
+/// Builds a net of a source. The map that comes back has the texts of all files it uses.
+pub fn build(source: &Source, options: &Options) -> Result<(Built, Arc<SourceMap>)> {
+    let mut map = source.map.clone();
+    let loader = Files { folder: source.folder.clone() };
+    let how = BuildOptions {
+        net: options.chosen_net().map(str::to_string),
+        sets: options.sets().clone(),
+        training: options.is_training(),
+    };
+    match build::build(&mut map, source.root, &loader, &how) {
+        Ok(built) => Ok((built, Arc::new(map))),
+        Err(diagnostics) => Err(Error::Source(SourceError { sources: Arc::new(map), diagnostics })),
+    }
+}
+
+/// Runs all passes on a copy of the graph.
+pub fn optimize(graph: &Graph) -> (Graph, Vec<Report>) {
+    let mut graph = graph.clone();
+    let reports = pass::run_all(&mut graph, &mut |_, _| {});
+    (graph, reports)
+}
+
+/// Lowers an optimised graph to kernels.
+pub fn lower(graph: &Graph, sources: &SourceMap) -> Result<Module> {
+    lower::lower(graph, &CpuTarget::host(), Some(sources)).map_err(|e| match e {
+        LowerError::Invalid { .. } => Error::Internal(e.to_string()),
+        e => Error::Options(e.to_string()),
+    })
+}
+
+/// Makes code of kernels. `text` asks for its text forms too.
+pub fn emit(module: &Module, plan: &Plan, text: bool) -> Result<Emitted> {
+    let options = EmitOptions { clif: text, asm: text };
+    emit::emit(module, plan, &CpuTarget::host(), &options).map_err(|e| Error::Internal(e.to_string()))
+}
+
+/// From an optimised graph's kernels to their plan.
+pub fn plan(module: &Module) -> Plan {
+    plan::plan(module)
+}
+
+/// Finds the files of `use "other.nn"` beside the file that uses them.
+struct Files {
+    /// The folder of the root file; none for a program in memory.
+    folder: Option<PathBuf>,
+}
+
+impl Loader for Files {
+    fn load(&self, path: &str, from: &str) -> Result<(String, String), String> {
+        let Some(root) = &self.folder else {
+            return Err("a program that is not a file cannot use files".to_string());
+        };
+        let folder = Path::new(from).parent().unwrap_or(root);
+        let file = folder.join(path);
+        let text = read_text(&file).map_err(|e| e.to_string())?;
+        Ok((file.display().to_string(), text))
+    }
+}
