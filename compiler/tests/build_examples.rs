@@ -100,3 +100,25 @@ fn parameter_counts() {
         .collect();
     assert_eq!(wrong, [] as [String; 0]);
 }
+
+/// Every parameter of the nets whose checkpoints others made, by name and shape.
+#[test]
+fn parameter_names() {
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+        for (name, sets, training) in [
+            ("alexnet", &[][..], false),
+            ("googlenet", &[], true),
+            ("mobilenet_v2", &[], false),
+            ("resnet", &[("depth", "18")], false),
+            ("resnet", &[("depth", "50")], false),
+            ("squeezenet", &[("version", "1.0")], false),
+            ("squeezenet", &[("version", "1.1")], false),
+            ("vgg", &[("depth", "11")], false),
+            ("vgg_cifar", &[], false),
+        ] {
+            let variant: String = sets.iter().map(|(_, v)| format!("_{v}")).collect();
+            let names = parameters(&example(name, sets, training)).0.join("\n");
+            insta::assert_snapshot!(format!("parameters_{name}{variant}"), names);
+        }
+    });
+}
