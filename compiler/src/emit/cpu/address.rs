@@ -3,7 +3,8 @@
 //! With unrolled variables put in, an offset is a sum over live loop variables plus a constant.
 //! The sum, from the outermost variable inwards, becomes a pointer that is shared by all accesses
 //! with the same sum; the constant goes into the instruction. Innermost loops carry their pointers
-//! along and add to them ([`Emitter::induction_keys`]).
+//! along and add to them ([`Emitter::induction_keys`]), others compute them once an iteration
+//! ([`Emitter::hoist_pointers`]).
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -174,12 +175,21 @@ impl Emitter<'_, '_> {
         // Raised by a multiple of d, x is not negative.
         let raise = if low < 0 { (-low + d - 1) / d } else { 0 };
         let x = if raise > 0 { ins.ins().iadd_imm_s(x, raise * d) } else { x };
-        let by = ins.ins().iconst(types::I64, d);
+        let q = self.divide_natural(x, d);
         if remainder {
-            return ins.ins().urem(x, by);
+            let whole = self.b.ins().imul_imm_s(q, d);
+            return self.b.ins().isub(x, whole);
         }
-        let q = ins.ins().udiv(x, by);
-        if raise > 0 { ins.ins().iadd_imm_s(q, -raise) } else { q }
+        if raise > 0 { self.b.ins().iadd_imm_s(q, -raise) } else { q }
+    }
+
+    /// `floor(x / d)` for x in `0..2^31` as a product with the rounded-up reciprocal: exact by
+    /// Granlund and Montgomery (1994), theorem 4.2, and below 2^64.
+    fn divide_natural(&mut self, x: Value, d: i64) -> Value {
+        let shift = 32 + (64 - (d - 1).leading_zeros() as i64);
+        let reciprocal = (1u128 << shift).div_ceil(d as u128) as i64;
+        let product = self.b.ins().imul_imm_s(x, reciprocal);
+        self.b.ins().ushr_imm_u(product, shift)
     }
 
     /// The value of an index (without the lane of a vector), as i64.
@@ -257,6 +267,29 @@ impl Emitter<'_, '_> {
     pub fn forget(&mut self, buffer: BufferId) {
         for s in &mut self.scopes {
             s.loads.retain(|(a, _), _| a.buffer != buffer);
+        }
+    }
+
+    /// Makes the pointers known that the body of a loop needs, as far as its variable and those
+    /// around it say, so that loops inside do not compute them again and again.
+    pub fn hoist_pointers(&mut self, body: &[Stmt]) {
+        for (buffer, index) in accesses(self.kernel, body) {
+            if self.kernel.buffer_of(buffer).memory == Memory::Register {
+                continue;
+            }
+            let flat = self.flat(buffer, index);
+            let mut sum = self.resolve(&flat);
+            sum.constant = 0;
+            sum.terms.retain(|a, _| {
+                let mut bound = true;
+                let mut see = |v: Var| bound &= !matches!(self.vars[v.0 as usize], Binding::Unbound);
+                match a {
+                    Atom::Var(v) => see(*v),
+                    Atom::Div(i, _) | Atom::Mod(i, _) => i.each_var(&mut see),
+                }
+                bound
+            });
+            self.pointer(buffer, &sum);
         }
     }
 

@@ -86,6 +86,7 @@ impl<'k> Emitter<'k, '_> {
         e.map(|e| {
             let x = match e {
                 Expr::Load(b, i) if lanes => self.load(*b, i, Form::Splat),
+                Expr::Const(dtype, c) if lanes => self.constant_lanes(*dtype, *c),
                 e => self.expr(e),
             };
             if lanes { self.lanes(x) } else { x }
@@ -134,10 +135,25 @@ impl<'k> Emitter<'k, '_> {
             return x;
         }
         let x = self.lanes(x);
-        let steps = (0..LANES as i32).flat_map(|l| l.wrapping_mul(stride).to_le_bytes()).collect::<Vec<_>>();
-        let constant = self.b.func.dfg.constants.insert(steps.into());
-        let steps = self.b.ins().vconst(types::I32X4, constant);
+        let steps = self.vector_constant(types::I32X4, |l| l.wrapping_mul(stride));
         Operand { value: self.b.ins().iadd(x.value, steps), ..x }
+    }
+
+    /// A vector from the constants behind the code.
+    fn vector_constant(&mut self, ty: Type, lane: impl Fn(i32) -> i32) -> Value {
+        let bytes: Vec<u8> = (0..LANES as i32).flat_map(|l| lane(l).to_le_bytes()).collect();
+        let constant = self.b.func.dfg.constants.insert(bytes.into());
+        self.b.ins().vconst(ty, constant)
+    }
+
+    fn constant_lanes(&mut self, dtype: DType, c: f64) -> Operand {
+        let bits = match dtype {
+            DType::F32 | DType::F64 => (c as f32).to_bits() as i32,
+            DType::I32 => c as i32,
+            DType::Bool => -((c != 0.0) as i32),
+        };
+        let value = self.vector_constant(vector_type(dtype), |_| bits);
+        Operand { value, dtype, lanes: true }
     }
 
     /// Loads lanes where the place moves with the lane, else a scalar or, if asked for, a splat.
@@ -256,13 +272,15 @@ impl<'k> Emitter<'k, '_> {
     }
 
     fn zero(&mut self, like: Operand) -> Operand {
+        if like.lanes {
+            return self.constant_lanes(like.dtype, 0.0);
+        }
         let value = match like.dtype {
             DType::F32 | DType::F64 => self.b.ins().f32const(0.0),
             DType::I32 => self.b.ins().iconst(types::I32, 0),
             DType::Bool => self.b.ins().iconst(types::I8, 0),
         };
-        let x = Operand { value, dtype: like.dtype, lanes: false };
-        if like.lanes { self.lanes(x) } else { x }
+        Operand { value, dtype: like.dtype, lanes: false }
     }
 
     fn unary(&mut self, op: UnOp, a: Operand) -> Operand {

@@ -144,7 +144,10 @@ impl<'k> Emitter<'k, '_> {
             self.vars[v.0 as usize] = Binding::Dynamic { value, depth: self.depth };
         }
         self.b.switch_to_block(body);
-        self.scoped(|e| e.body(&e.kernel.body));
+        self.scoped(|e| {
+            e.hoist_pointers(&e.kernel.body);
+            e.body(&e.kernel.body);
+        });
         let next = self.b.ins().iadd_imm_s(task, 1);
         let more = self.b.ins().icmp(IntCC::UnsignedLessThan, next, end);
         let mut digits = self.count(&counting);
@@ -257,6 +260,7 @@ impl<'k> Emitter<'k, '_> {
             for (key, &p) in keys.iter().zip(&pointers) {
                 e.remember_pointer(key.clone(), p);
             }
+            e.hoist_pointers(body);
             e.body(body);
         });
         self.vars[var.0 as usize] = Binding::Unbound;

@@ -122,7 +122,7 @@ fn compare(kernel: &Kernel, b: &crate::kernel::Buffer, block: &Block, bytes: &[u
 
 #[test]
 fn functions_are_aligned_and_the_same_each_time() {
-    let kernels: Vec<Kernel> = (0..6).map(|_| samples::matmul_tile(32)).collect();
+    let kernels: Vec<Kernel> = (0..6).map(|_| samples::matmul_tile(6, 2, 32)).collect();
     let verified: Vec<_> = kernels.iter().map(|k| verify(k).expect("is right")).collect();
     let options = EmitOptions { clif: true, asm: true };
     let code = compile(&verified, &CpuTarget::host(), &options).expect("compiles");
@@ -149,4 +149,66 @@ fn samples_give_the_interpreters_bits() {
         check(&kernel, false);
         check(&kernel, true);
     }
+}
+
+/// Fused multiply-adds of four lanes a second, with all operands in registers: what the core can do.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+fn peak_flops() -> f64 {
+    use std::arch::x86_64::{__m128, _mm_fmadd_ps, _mm_set1_ps};
+    #[target_feature(enable = "avx,fma")]
+    fn run(n: u64) {
+        let mut acc: [__m128; 12] = [_mm_set1_ps(1.0); 12];
+        let (a, b) = (_mm_set1_ps(std::hint::black_box(1.0)), _mm_set1_ps(std::hint::black_box(0.0)));
+        for _ in 0..n {
+            for x in &mut acc {
+                *x = _mm_fmadd_ps(*x, a, b);
+            }
+        }
+        std::hint::black_box(&acc);
+    }
+    let n = 20_000_000;
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        // SAFETY: the target of the tests' host has these features, as `compile` checks.
+        unsafe { run(n) };
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    n as f64 * 12.0 * 8.0 / best
+}
+
+/// `cargo test --release -p nnc-compiler tile_speed -- --ignored --nocapture`; prints the assembly
+/// of the register tile too, to see what stands in the way.
+#[cfg(target_arch = "x86_64")]
+#[test]
+#[ignore = "a measurement"]
+fn tile_speed() {
+    let peak = peak_flops();
+    for (rows, vectors) in [(6, 2), (5, 2), (4, 2), (3, 3), (4, 3), (12, 1), (13, 1), (14, 1), (10, 1)] {
+        let flops = tile_flops(rows, vectors);
+        let share = 100.0 * flops / peak;
+        println!("{rows}x{vectors}: {:.1} of {:.1} GFLOP/s: {share:.0} %", flops / 1e9, peak / 1e9);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn tile_flops(rows: usize, vectors: usize) -> f64 {
+    let kernel = samples::matmul_tile(rows, vectors, 256);
+    let verified = verify(&kernel).expect("is right");
+    let options = EmitOptions { clif: false, asm: true };
+    let code = compile(&[verified], &CpuTarget::host(), &options).expect("compiles");
+    let mut arguments: Vec<_> = kernel.params().map(|b| lines(b.extent() * 4)).collect();
+    arguments.iter_mut().for_each(|a| bytes_of(a).fill(0));
+    let args: Vec<*mut u8> = arguments.iter_mut().map(|a| bytes_of(a).as_mut_ptr()).collect();
+    let executable = Executable::new(&code.bytes);
+    let mut best = f64::MAX;
+    for _ in 0..20 {
+        let start = std::time::Instant::now();
+        for _ in 0..3_000 {
+            executable.call(code.offsets[0], &args, 0, 2, std::ptr::null_mut());
+        }
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    kernel.flops as f64 * 3_000.0 / best
 }

@@ -148,7 +148,10 @@ impl Operation for Concat {
             if x.rank() != first.rank() {
                 return Err(OpError::operand(
                     i,
-                    format!("all operands must have as many dimensions as `x0` ({first}), `x{i}` is {x}"),
+                    format!(
+                        "all operands must have {} dimensions as `x0` ({first}), `x{i}` is {x}",
+                        first.rank()
+                    ),
                 ));
             }
             let differs = |&k: &usize| k != self.axis && x.shape[k] != first.shape[k];

@@ -42,34 +42,34 @@ fn c(n: i64) -> Index {
     n.into()
 }
 
-/// The register tile of convolution and matrix product: 6 rows, 2 vectors, depth unrolled by 4.
+/// The register tile of convolution and matrix product: rows, vectors, depth unrolled by 4.
 /// `y[r, j, l] = relu(Σ_k x[r, k] · w[k, j, l])`
-pub fn matmul_tile(depth: usize) -> Kernel {
+pub fn matmul_tile(rows: usize, vectors: usize, depth: usize) -> Kernel {
     let mut k = Kernel::new("matmul_tile");
-    let x = k.buffer("x", F32, &[12, depth], Memory::Global(Read));
-    let w = k.buffer("w", F32, &[depth, 2, 4], Memory::Global(Read));
-    let y = k.buffer("y", F32, &[12, 2, 4], Memory::Global(Write));
-    let acc = k.buffer("acc", F32, &[6, 2, 4], Memory::Register);
+    let x = k.buffer("x", F32, &[2 * rows, depth], Memory::Global(Read));
+    let w = k.buffer("w", F32, &[depth, vectors, 4], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[2 * rows, vectors, 4], Memory::Global(Write));
+    let acc = k.buffer("acc", F32, &[rows, vectors, 4], Memory::Register);
     let t = k.task("t", 2);
     let nest = |k: &mut Kernel, make: &dyn Fn(Var, Var, Var) -> Stmt| {
-        let (p, j, l) = (k.var("p", 6), k.var("j", 2), k.var("l", 4));
+        let (p, j, l) = (k.var("p", rows), k.var("j", vectors), k.var("l", 4));
         over(p, Unroll, vec![over(j, Unroll, vec![over(l, Vector, vec![make(p, j, l)])])])
     };
     let clear = nest(&mut k, &|p, j, l| store(acc, vec![i(p), i(j), i(l)], f(0.0)));
     let (outer, inner) = (k.var("k", depth / 4), k.var("u", 4));
     let step = nest(&mut k, &|p, j, l| {
         let at = i(outer) * 4 + i(inner);
-        let a = load(x, vec![i(t) * 6 + i(p), at.clone()]);
+        let a = load(x, vec![i(t) * rows as i64 + i(p), at.clone()]);
         let b = load(w, vec![at, i(j), i(l)]);
         let old = load(acc, vec![i(p), i(j), i(l)]);
         store(acc, vec![i(p), i(j), i(l)], fma(a, b, old))
     });
     let finish = nest(&mut k, &|p, j, l| {
         let value = unary(UnOp::Relu, load(acc, vec![i(p), i(j), i(l)]));
-        store(y, vec![i(t) * 6 + i(p), i(j), i(l)], value)
+        store(y, vec![i(t) * rows as i64 + i(p), i(j), i(l)], value)
     });
     k.body = vec![clear, over(outer, Serial, vec![over(inner, Unroll, vec![step])]), finish];
-    k.flops = (2 * 12 * 8 * depth) as u64;
+    k.flops = (2 * 2 * rows * 4 * vectors * depth) as u64;
     k
 }
 
@@ -251,7 +251,7 @@ fn div_mod() -> Kernel {
 }
 
 pub fn all() -> Vec<Kernel> {
-    let mut all = vec![matmul_tile(32), matmul_tile(4), conv_rows(), max_pool(), softmax()];
+    let mut all = vec![matmul_tile(6, 2, 32), matmul_tile(5, 2, 4), conv_rows(), max_pool(), softmax()];
     all.extend([elementwise(4), elementwise(8), elementwise(3), gather(), div_mod()]);
     all
 }
