@@ -5,8 +5,19 @@ use crate::diagnostic::{Diagnostic, Severity};
 /// How many errors of one file are shown.
 pub const MAX_ERRORS: usize = 20;
 
+/// Characters of a word shown in a message.
+const SHOWN: usize = 40;
+
 /// Kept while collecting, so that a sorted list has the first ones of the file.
 const KEPT: usize = 1000;
+
+/// Text of the program for use in a message: of long ones the beginning.
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
 
 /// The errors of one file.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use nom::combinator::{opt, recognize, value};
 use nom::{IResult, Parser};
 
 use crate::diagnostic::Diagnostic;
-use crate::errors::Errors;
+use crate::errors::{Errors, shortened};
 use crate::source::{FileId, Span};
 use crate::token::{Keyword, Token, TokenKind};
 
@@ -96,6 +96,9 @@ impl<'a> Lexer<'a> {
             return self.number(errors);
         }
         if let Ok((after, word)) = word(rest) {
+            if after.starts_with(|c: char| !c.is_ascii() && c.is_alphabetic()) {
+                return self.unknown_word(errors);
+            }
             let kind = Keyword::of(word).map_or(TokenKind::Name, TokenKind::Key);
             return self.push(kind, rest.len() - after.len());
         }
@@ -124,9 +127,11 @@ impl<'a> Lexer<'a> {
         }
         let all = (len + tail).max(1);
         let text = &rest[..all];
-        let mut error = Diagnostic::error(format!("malformed number `{text}`"), self.span(all), "");
+        let mut error =
+            Diagnostic::error(format!("malformed number `{}`", shortened(text)), self.span(all), "");
         if let Some(size) = text.strip_suffix(['x', 'X']).filter(|t| t.bytes().all(|b| b.is_ascii_digit())) {
-            error = error.help(format!("a size pair has no spaces and two numbers: `{size}x{size}`"));
+            error =
+                error.help(format!("a size pair has no spaces and two numbers: `{0}x{0}`", shortened(size)));
         } else if text.contains('X') {
             error = error.help("size pairs are written with a small `x`: `3x3`");
         } else if text.contains('_') {
@@ -164,12 +169,7 @@ impl<'a> Lexer<'a> {
         let mut chars = rest.chars();
         let Some(first) = chars.next() else { return };
         if first.is_alphabetic() {
-            let len = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-            errors.push(
-                Diagnostic::error(format!("unknown word `{}`", &rest[..len]), self.span(len), "")
-                    .help("names are made of the letters a to z, digits and `_`"),
-            );
-            return self.push(TokenKind::Invalid, len);
+            return self.unknown_word(errors);
         }
         // A run of the same character is one error, so that binary data does not drown the report.
         let len = rest.find(|c| c != first).unwrap_or(rest.len());
@@ -192,9 +192,29 @@ impl<'a> Lexer<'a> {
             error = error.help(help);
         }
         errors.push(error);
-        // Behind a foreign comment sign the rest of the line is prose.
-        let line = || rest.split('\n').next().map_or(0, |l| l.trim_end().len());
-        self.push(TokenKind::Invalid, if first == '#' { line() } else { len });
+        let len = match first {
+            // Behind a foreign comment sign the rest of the line is prose.
+            '#' => rest.split('\n').next().unwrap_or("").trim_end().len(),
+            '\'' if len == 1 => rest
+                .bytes()
+                .skip(1)
+                .take(100)
+                .take_while(|&b| b != b'\n')
+                .position(|b| b == b'\'')
+                .map_or(len, |i| i + 2),
+            _ => len,
+        };
+        self.push(TokenKind::Invalid, len);
+    }
+
+    fn unknown_word(&mut self, errors: &mut Errors) {
+        let rest = self.rest();
+        let len = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        errors.push(
+            Diagnostic::error(format!("unknown word `{}`", shortened(&rest[..len])), self.span(len), "")
+                .help("names are made of the letters a to z, digits and `_`"),
+        );
+        self.push(TokenKind::Invalid, len);
     }
 }
 

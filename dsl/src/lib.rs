@@ -5,14 +5,18 @@
 
 pub mod ast;
 pub mod diagnostic;
+mod dump;
 mod errors;
 mod lexer;
 mod parser;
+mod render;
 pub mod source;
 pub mod stdlib;
 mod token;
 
 pub use diagnostic::{Diagnostic, Label, Severity};
+pub use dump::dump;
 pub use errors::MAX_ERRORS;
 pub use parser::{MAX_HEIGHT, MAX_NESTING, parse};
+pub use render::render;
 pub use source::{FileId, MAX_SOURCE_BYTES, SourceMap, Span};

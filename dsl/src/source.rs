@@ -57,6 +57,13 @@ pub struct SourceFile {
     line_starts: Vec<u32>,
 }
 
+impl SourceFile {
+    /// One-based line of a byte of the text.
+    pub fn line_of(&self, byte: usize) -> usize {
+        self.line_starts.partition_point(|&s| s as usize <= byte)
+    }
+}
+
 /// All source files of one compilation.
 #[derive(Clone, Debug, Default)]
 pub struct SourceMap {

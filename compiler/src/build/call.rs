@@ -76,6 +76,11 @@ impl Evaluator<'_> {
         let args = if f.is_net { self.net_inputs(f, args, &mut frame) } else { args };
         let bound = self.match_arguments(f, args, site.span)?;
         let entered = self.enter_names(f, naming, &site)?;
+        for (param, arg) in f.ast.params.iter().zip(&bound) {
+            if let Some(arg) = arg {
+                frame.arguments.insert(param.name.name.clone(), self.blamed(arg.span).1);
+            }
+        }
         self.frames.push(frame);
         if f.is_net {
             self.symbols.push(Default::default());
@@ -95,10 +100,10 @@ impl Evaluator<'_> {
         }
     }
 
-    fn call_body(&mut self, f: &Rc<FunctionDef>, bound: Vec<Option<Value>>) -> Eval<Value> {
+    fn call_body(&mut self, f: &Rc<FunctionDef>, bound: Vec<Option<Argument>>) -> Eval<Value> {
         for (param, value) in f.ast.params.iter().zip(bound) {
             let value = match (value, &param.default) {
-                (Some(value), _) => value,
+                (Some(arg), _) => arg.value,
                 (None, Some(default)) => self.expr(default)?,
                 (None, None) => Value::Error,
             };
@@ -131,13 +136,16 @@ impl Evaluator<'_> {
         f: &FunctionDef,
         args: Vec<Argument>,
         call: Span,
-    ) -> Eval<Vec<Option<Value>>> {
+    ) -> Eval<Vec<Option<Argument>>> {
         let names: Vec<&str> = f.ast.params.iter().map(|p| p.name.name.as_str()).collect();
         let required: Vec<bool> = f.ast.params.iter().map(|p: &Param| p.default.is_none()).collect();
-        let declared =
-            Declaration { name: &f.ast.name.name, head: Some(f.head()), names: &names, required: &required };
-        let matched = self.match_names(&declared, args, call)?;
-        Ok(matched.into_iter().map(|a| a.map(|a| a.value)).collect())
+        let declared = Declaration {
+            name: &f.ast.name.name,
+            head: Some(f.ast.name.span),
+            names: &names,
+            required: &required,
+        };
+        self.match_names(&declared, args, call)
     }
 
     /// The same for any declaration; also used for built-in functions.
@@ -150,6 +158,7 @@ impl Evaluator<'_> {
         let mut slots: Vec<Option<Argument>> = declared.names.iter().map(|_| None).collect();
         let mut failed = false;
         let positional = args.iter().filter(|a| a.name.is_none()).count();
+        let flows_in = args.first().is_some_and(|a| matches!(a.value, Value::Tensor(_)));
         for (next, arg) in args.into_iter().enumerate() {
             let slot = match &arg.name {
                 None => next,
@@ -188,7 +197,7 @@ impl Evaluator<'_> {
             let plural = if missing.len() == 1 { "" } else { "s" };
             let title = format!("`{}` misses the argument{plural} {}", declared.name, missing.join(", "));
             let mut d = declared.label(self.located(title, call, ""));
-            if positional + 1 == declared.required.iter().filter(|r| **r).count() {
+            if !flows_in && self.module_is_users(call) {
                 d.help = Some(
                     "what flows in is the first argument: `x -> f(…)`; without it, a call makes a `layer`"
                         .to_string(),
@@ -212,7 +221,11 @@ impl Evaluator<'_> {
 
     /// Recursion without end, with the calls that led there.
     fn endless(&mut self, f: &FunctionDef, span: Span) -> Reported {
-        let name = f.ast.name.name.clone();
+        // The innermost function that is in progress several times; not a layer that it uses.
+        let times = |name: &str| self.frames.iter().filter(|f| f.function.ast.name.name == name).count();
+        let called = self.frames.iter().rev().find(|f| times(&f.function.ast.name.name) > 1);
+        let (name, span) =
+            called.map_or((f.ast.name.name.clone(), span), |f| (f.function.ast.name.name.clone(), f.call));
         let lines: Vec<String> = self
             .frames
             .iter()

@@ -2,7 +2,10 @@
 
 /// The candidate nearest to `name`, if one is near enough to be meant.
 pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (name.chars().count() / 3).max(1);
+    let allowed = match name.chars().count() {
+        0..=2 => 0,
+        n => (n / 3).max(1),
+    };
     candidates
         .into_iter()
         .filter(|c| *c != name)

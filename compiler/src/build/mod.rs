@@ -99,7 +99,6 @@ fn build_here(
 ) -> Result<Built, Vec<Diagnostic>> {
     let (modules, mut diagnostics) = Modules::load(map, root, loader);
     let syntax_is_sound = !has_errors(&diagnostics);
-    diagnostics.extend(unused::check(&modules));
     let net = match modules.choose_net(map, options.net.as_deref(), syntax_is_sound) {
         Ok(net) => net,
         Err(error) => {
@@ -117,6 +116,7 @@ fn build_here(
     if has_errors(&diagnostics) {
         return Err(diagnostics);
     }
+    diagnostics.extend(unused::check(&modules));
     Ok(Built { graph, warnings: diagnostics, training_only })
 }
 

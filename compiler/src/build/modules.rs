@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use nnc_dsl::ast::{self, ExprKind, Item, StmtKind, UseTarget};
-use nnc_dsl::{Diagnostic, FileId, SourceMap, Span, stdlib};
+use nnc_dsl::{Diagnostic, FileId, SourceMap, stdlib};
 
 use super::Loader;
 use super::hints;
@@ -34,13 +34,6 @@ impl FunctionDef {
     /// What unnamed uses are numbered by.
     pub fn kind(&self) -> &str {
         &self.ast.kind.as_ref().unwrap_or(&self.ast.name).name
-    }
-
-    /// `block stage(x, channels, depth)`, without the body: for labels.
-    pub fn head(&self) -> Span {
-        self.ast.params.iter().fold(self.ast.name.span, |s, p| {
-            s.to(p.name.span).to(p.default.as_ref().map_or(p.name.span, |d| d.span))
-        })
     }
 }
 

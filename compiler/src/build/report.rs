@@ -77,7 +77,7 @@ impl Evaluator<'_> {
         span: Span,
         message: impl Into<String>,
     ) -> Diagnostic {
-        let user = self.user_span(span);
+        let user = self.blamed(span).1;
         let mut d = Diagnostic::error(title, user, message);
         if self.modules.is_std(span.file)
             && let Some(frame) = self.frames.last()
@@ -117,6 +117,24 @@ impl Evaluator<'_> {
         calls.into_iter().find(|c| !self.modules.is_std(c.file)).unwrap_or(span)
     }
 
+    /// The author's text that is to blame for a piece of text: where that is a parameter's name in
+    /// the library, the argument that the author gave for it (with the parameter's name).
+    pub(super) fn blamed(&self, span: Span) -> (Option<String>, Span) {
+        if self.modules.is_std(span.file)
+            && let Some(frame) = self.frames.last()
+            && let Some(&argument) = frame.arguments.get(self.map.text(span))
+            && !self.modules.is_std(argument.file)
+        {
+            return (Some(self.map.text(span).to_string()), argument);
+        }
+        (None, self.user_span(span))
+    }
+
+    /// Whether a span is in the author's text.
+    pub(super) fn module_is_users(&self, span: Span) -> bool {
+        !self.modules.is_std(span.file)
+    }
+
     /// Two layers with one name.
     pub(super) fn duplicate_name(&mut self, full: &str, span: Span, other: Span) -> Reported {
         let mut d = self.located(format!("two layers are named `{full}`"), span, "named again here");
@@ -151,9 +169,12 @@ impl Evaluator<'_> {
         };
         let mut d = self.located(format!("`{what}`: {}", e.message), span, message);
         d.help = e.help;
-        let culprit = e.operand.and_then(|i| operands.get(i)).or(operands.first());
-        let culprit = culprit.filter(|&&n| !self.graph.node(n).op.is_source()).or(operands.first());
-        if let Some(chain) = culprit.and_then(|&n| self.chain(n)) {
+        let computed = |n: &NodeId| !self.graph.node(*n).op.is_source();
+        let culprits: Vec<NodeId> = match e.operand.and_then(|i| operands.get(i)).filter(|n| computed(n)) {
+            Some(&n) => vec![n],
+            None => operands.iter().copied().filter(computed).take(2).collect(),
+        };
+        for chain in culprits.iter().rev().filter_map(|&n| self.chain(n)) {
             d.notes.insert(0, chain);
         }
         self.report(d)

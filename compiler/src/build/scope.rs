@@ -16,6 +16,8 @@ pub(super) struct Frame {
     pub call: Span,
     /// Its variables, outermost block first.
     blocks: Vec<HashMap<String, Value>>,
+    /// Where the arguments of its parameters stand.
+    pub arguments: HashMap<String, Span>,
     /// For a net that another one calls: the tensors for its inputs.
     pub inputs: VecDeque<Argument>,
     /// The same, given by name.
@@ -32,6 +34,7 @@ impl Frame {
             function,
             call,
             blocks: vec![HashMap::new()],
+            arguments: HashMap::new(),
             inputs: VecDeque::new(),
             named_inputs: HashMap::new(),
             outputs: vec![],

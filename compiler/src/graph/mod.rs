@@ -15,6 +15,9 @@ pub mod specialise;
 pub mod text;
 pub mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use nnc_dsl::Span;
 use nnc_runtime::DType;
 use petgraph::Direction;

@@ -3,10 +3,8 @@
 
 use std::collections::HashMap;
 
-use nnc_runtime::DType;
-
 use super::text::Scanner;
-use super::{Graph, Group, GroupId, Layout, NodeId, Op, Output, Placement, TensorType};
+use super::{Graph, Group, GroupId, Layout, NodeId, Op, Output, Placement};
 
 /// A text that is not a graph's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +113,7 @@ impl Parser {
         }
         let op = Op::parse(op_name, attributes)?;
         s.expect(":")?;
-        let ty = tensor_type(s)?;
+        let ty = s.tensor_type()?;
         let id = self.graph.add_typed(op, &operands, ty, &name, None);
         if self.nodes.insert(number, id).is_some() {
             return Err(format!("%{number} is there twice"));
@@ -174,11 +172,4 @@ impl Parser {
         }
         Ok(self.graph)
     }
-}
-
-/// `f32[N, 1, 28, 28]`
-fn tensor_type(s: &mut Scanner) -> Result<TensorType, String> {
-    let expected = s.expected("an element type");
-    let dtype = DType::from_name(s.word()).ok_or(expected)?;
-    Ok(TensorType { dtype, shape: s.shape()? })
 }

@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
-use super::Dim;
+use nnc_runtime::DType;
+
+use super::{Dim, TensorType};
 
 /// Sizes nest no deeper than this when read: `floor(floor(N/2)/2)` is two deep.
 const MAX_DEPTH: usize = 64;
@@ -122,6 +124,13 @@ impl<'a> Scanner<'a> {
         Ok(out)
     }
 
+    /// Element type and shape: `f32[N, 1, 28, 28]`.
+    pub fn tensor_type(&mut self) -> Result<TensorType, String> {
+        let expected = self.expected("an element type");
+        let dtype = DType::from_name(self.word()).ok_or(expected)?;
+        Ok(TensorType { dtype, shape: self.shape()? })
+    }
+
     fn sum(&mut self, depth: usize) -> Result<Dim, String> {
         if depth > MAX_DEPTH {
             return Err("a size is nested too deeply".to_string());
@@ -194,8 +203,20 @@ impl FromStr for Dim {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Dim, String> {
-        let mut scanner = Scanner::new(text);
-        let dim = scanner.dim()?;
-        if scanner.is_end() { Ok(dim) } else { Err(scanner.expected("the end")) }
+        whole(text, Scanner::dim)
     }
+}
+
+impl FromStr for TensorType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TensorType, String> {
+        whole(text, Scanner::tensor_type)
+    }
+}
+
+fn whole<'a, T>(text: &'a str, read: impl Fn(&mut Scanner<'a>) -> Result<T, String>) -> Result<T, String> {
+    let mut scanner = Scanner::new(text);
+    let value = read(&mut scanner)?;
+    if scanner.is_end() { Ok(value) } else { Err(scanner.expected("the end")) }
 }

@@ -82,7 +82,7 @@ impl Parser<'_> {
     }
 
     fn no_stage(&mut self, arrow: Span) -> super::Failed {
-        let (found, span) = (self.found(), self.span());
+        let (found, span) = (self.found(), self.place());
         let error = Diagnostic::error(format!("expected a layer behind `->`, found {found}"), span, "")
             .label(arrow, "flows into nothing");
         let error = match self.kind() {
@@ -93,6 +93,7 @@ impl Parser<'_> {
                 error.help("values flow into layers; bind a result with `let y = x -> …`")
             }
             TokenKind::Arrow => error.help("there is one `->` between two layers"),
+            TokenKind::Key(k) if !self.line_ended() => error.help(super::hint::reserved(k.text())),
             _ => error,
         };
         self.fail(error)

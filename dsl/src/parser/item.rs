@@ -1,7 +1,7 @@
 //! The top level of a file: `use`, `net`, `block`.
 
-use super::{Parsed, Parser};
-use crate::ast::{Function, Item, Module, Param, Use, UseTarget};
+use super::{Failed, Parsed, Parser};
+use crate::ast::{Function, Ident, Item, Module, Param, Use, UseTarget};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use crate::token::{Keyword, TokenKind};
@@ -15,6 +15,7 @@ impl Parser<'_> {
                 break;
             }
             let before = self.at;
+            self.began = before;
             match self.item() {
                 Ok(item) => items.push(item),
                 Err(_) => {
@@ -47,7 +48,7 @@ impl Parser<'_> {
         let target = if self.is(TokenKind::Str) {
             let token = self.bump();
             UseTarget::File(self.plain_string(token)?)
-        } else if self.token().is_word() && !self.at_new_line() {
+        } else if self.token().is_word() && !self.token().first_of_line {
             let mut path = self.word("a name")?.name;
             while self.eat(TokenKind::Dot) {
                 path.push('.');
@@ -64,12 +65,15 @@ impl Parser<'_> {
         Ok(Item::Use(Use { target, span }))
     }
 
-    fn function(&mut self) -> Parsed<Function> {
+    pub(super) fn function(&mut self) -> Parsed<Function> {
         let start = self.bump();
         let what =
             if start.kind == TokenKind::Key(Keyword::Net) { "the net's name" } else { "the block's name" };
-        let name = self.ident(what)?;
-        let params = if self.is(TokenKind::ParenOpen) { self.params()? } else { vec![] };
+        let name = self.function_name(what)?;
+        let mut params = Vec::new();
+        if self.is(TokenKind::ParenOpen) && self.params(&mut params).is_err() {
+            self.skip_to_body()?;
+        }
         let kind = if self.is_key(Keyword::As) {
             self.bump();
             Some(self.word("the kind by which uses are numbered")?)
@@ -80,9 +84,32 @@ impl Parser<'_> {
         Ok(Function { name, params, kind, body, span: self.since(start.span(self.file)) })
     }
 
-    fn params(&mut self) -> Parsed<Vec<Param>> {
+    /// A reserved word is reported and taken for the name, so that the body is checked all the same.
+    fn function_name(&mut self, what: &str) -> Parsed<Ident> {
+        let token = self.token();
+        self.ident(what).or_else(|error| match token.kind {
+            TokenKind::Key(_) if self.ahead(1).kind == TokenKind::ParenOpen => {
+                self.bump();
+                Ok(Ident { name: self.source(token).to_owned(), span: token.span(self.file) })
+            }
+            _ => Err(error),
+        })
+    }
+
+    /// Skips the rest of bad parameters if the body's `{` is on the same line.
+    fn skip_to_body(&mut self) -> Parsed<()> {
+        self.open.clear();
+        while !self.is(TokenKind::BraceOpen) {
+            if self.token().first_of_line || self.is(TokenKind::End) {
+                return Err(Failed);
+            }
+            self.bump();
+        }
+        Ok(())
+    }
+
+    fn params(&mut self, params: &mut Vec<Param>) -> Parsed<()> {
         self.open(TokenKind::ParenClose);
-        let mut params = Vec::new();
         while !self.is(TokenKind::ParenClose) {
             let name = self.ident("a parameter's name")?;
             let default = if self.eat(TokenKind::Assign) { Some(self.expr()?) } else { None };
@@ -91,7 +118,6 @@ impl Parser<'_> {
                 break;
             }
         }
-        self.close("`,` or `)`")?;
-        Ok(params)
+        self.close("`,` or `)`")
     }
 }

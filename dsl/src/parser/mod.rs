@@ -14,7 +14,7 @@ mod stmt;
 
 use crate::ast::{Ident, Module};
 use crate::diagnostic::Diagnostic;
-use crate::errors::Errors;
+use crate::errors::{Errors, shortened};
 use crate::lexer::lex;
 use crate::source::{FileId, MAX_SOURCE_BYTES, SourceMap, Span};
 use crate::token::{Keyword, Token, TokenKind};
@@ -62,6 +62,8 @@ pub(crate) struct Parser<'a> {
     at: usize,
     open: Vec<Open>,
     nesting: usize,
+    /// Where the statement or item at hand begins.
+    began: usize,
     /// Height of the tree that was read last.
     height: usize,
     /// Where the error before was.
@@ -71,7 +73,18 @@ pub(crate) struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, file: FileId, tokens: Vec<Token>, errors: Errors) -> Parser<'a> {
-        Parser { text, file, tokens, at: 0, open: vec![], nesting: 0, height: 0, failed_at: None, errors }
+        Parser {
+            text,
+            file,
+            tokens,
+            at: 0,
+            open: vec![],
+            nesting: 0,
+            began: 0,
+            height: 0,
+            failed_at: None,
+            errors,
+        }
     }
 
     // --- looking ---
@@ -97,8 +110,15 @@ impl<'a> Parser<'a> {
         self.kind() == TokenKind::Key(keyword)
     }
 
+    /// The place of the token at hand; the end of the text is right behind its last token.
     fn span(&self) -> Span {
-        self.token().span(self.file)
+        match self.token().kind {
+            TokenKind::End if self.at > 0 => {
+                let end = self.tokens[self.at - 1].end as usize;
+                Span::new(self.file, end, end)
+            }
+            _ => self.token().span(self.file),
+        }
     }
 
     /// From `start` to the end of the token read last.
@@ -148,7 +168,7 @@ impl<'a> Parser<'a> {
             self.bump();
             return Ok(Ident { name: self.source(token).to_owned(), span: token.span(self.file) });
         }
-        if let TokenKind::Key(keyword) = token.kind {
+        if let (TokenKind::Key(keyword), false) = (token.kind, self.line_ended()) {
             let word = keyword.text();
             return Err(self.fail(
                 Diagnostic::error(
@@ -165,7 +185,7 @@ impl<'a> Parser<'a> {
     /// A name, reserved or not: a field, an argument's name.
     fn word(&mut self, what: &str) -> Parsed<Ident> {
         let token = self.token();
-        if token.is_word() {
+        if token.is_word() && !self.at_new_line() {
             self.bump();
             return Ok(Ident { name: self.source(token).to_owned(), span: token.span(self.file) });
         }
@@ -234,6 +254,7 @@ impl<'a> Parser<'a> {
         if self.height < MAX_HEIGHT {
             return Ok(());
         }
+        self.height = 0;
         Err(self.fail(
             Diagnostic::error(
                 format!("an expression of more than {MAX_HEIGHT} steps"),
@@ -261,25 +282,37 @@ impl<'a> Parser<'a> {
         if self.is(TokenKind::Invalid) {
             return Failed;
         }
-        let error = Diagnostic::error(
-            format!("expected {what}, found {}", self.found()),
-            self.span(),
-            format!("expected {what}"),
-        );
+        let title = format!("expected {what}, found {}", self.found());
+        let error = Diagnostic::error(title, self.place(), format!("expected {what}"));
         let error = self.hinted(error);
         self.fail(error)
+    }
+
+    /// True if a statement stops short: the token at hand begins the next line.
+    fn line_ended(&self) -> bool {
+        self.at > self.began && self.at_new_line() && !self.continues_line()
+    }
+
+    /// The place of what is at hand: where a line stops short, its end.
+    fn place(&self) -> Span {
+        if !self.line_ended() {
+            return self.span();
+        }
+        let end = self.tokens[self.at - 1].end as usize;
+        Span::new(self.file, end, end)
     }
 
     /// What is at hand, in words.
     fn found(&self) -> String {
         let token = self.token();
         match token.kind {
+            _ if self.line_ended() => "the end of the line".into(),
             TokenKind::Str => "a string".into(),
             // The end of a string's computed part is not that of the file.
             TokenKind::End if (token.end as usize) < self.text.len() => "`}`".into(),
             TokenKind::End => "the end of the file".into(),
             TokenKind::Invalid => "unreadable text".into(),
-            _ => format!("`{}`", self.source(token)),
+            _ => format!("`{}`", shortened(self.source(token))),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where reading goes on after an error.
 
+use super::hint::foreign_item;
 use super::{Open, Parser};
 use crate::token::{Keyword, TokenKind};
 
@@ -47,6 +48,7 @@ impl Parser<'_> {
             match token.kind {
                 TokenKind::End => return,
                 TokenKind::Key(Keyword::Use | Keyword::Net | Keyword::Block) if token.first_of_line => return,
+                TokenKind::Name if token.first_of_line && foreign_item(self.source(token)) => return,
                 _ => self.bump(),
             };
         }

@@ -23,11 +23,13 @@ impl Parser<'_> {
                     TokenKind::BraceClose => break,
                     TokenKind::End => return Err(p.unended(start, "the end of the file")),
                     TokenKind::Key(k @ (Keyword::Net | Keyword::Block)) => {
-                        return Err(p.unended_item(start, k));
+                        p.misplaced_item(start, k)?;
+                        continue;
                     }
                     _ => {}
                 }
                 let before = p.at;
+                p.began = before;
                 let statement = p.statement(&mut stmts).and_then(|()| p.statement_end());
                 height = height.max(p.height);
                 if statement.is_err() {
@@ -52,16 +54,24 @@ impl Parser<'_> {
         )
     }
 
-    fn unended_item(&mut self, open: Span, keyword: Keyword) -> Failed {
+    /// A net or block within braces: at the left border a `}` is missing, else it is read and reported.
+    fn misplaced_item(&mut self, open: Span, keyword: Keyword) -> Parsed<()> {
         let word = keyword.text();
-        if self.token().first_of_line {
-            return self.unended(open, &format!("`{word}`"));
+        let before = self.token().start as usize;
+        if before == 0 || self.text[..before].ends_with('\n') {
+            return Err(self.unended(open, &format!("`{word}`")));
         }
         let span = self.span();
         self.fail(
             Diagnostic::error(format!("`{word}` inside of a block"), span, "only at the top level of a file")
                 .help("nets and blocks stand beside each other, not inside each other"),
-        )
+        );
+        self.began = self.at;
+        let depth = self.open.len();
+        if self.function().is_err() {
+            self.skip_statement(depth);
+        }
+        Ok(())
     }
 
     /// A statement ends at a line end, `;` or `}`.

@@ -44,7 +44,12 @@ impl Args {
     /// Says that an argument is not what was expected.
     pub fn wrong(&self, ev: &mut Evaluator, name: &str, expected: &str) -> Reported {
         let arg = self.get(name);
-        let title = format!("`{name}` of `{}` must be {expected}", self.function);
+        let title = match ev.blamed(arg.span).0 {
+            Some(param) => {
+                format!("`{param}` of `{}` must be {expected}", ev.frame().function.ast.name.name)
+            }
+            None => format!("`{name}` of `{}` must be {expected}", self.function),
+        };
         let message = format!("found {}", arg.value.describe(&ev.graph));
         let help = match &arg.value {
             Value::Dim(d) => ev.set_hint(d),

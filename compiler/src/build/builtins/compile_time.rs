@@ -104,6 +104,6 @@ fn float(ev: &mut Evaluator, a: &Args) -> Eval<Value> {
 }
 
 fn size(ev: &mut Evaluator, a: &Args) -> Eval<Value> {
-    let [h, w] = a.size(ev, "value", 0)?;
+    let [h, w] = a.size(ev, "value", 1)?;
     Ok(Value::Pair(h as i64, w as i64))
 }

@@ -109,7 +109,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The call in progress.
-    pub(super) fn frame(&self) -> &Frame {
+    pub(crate) fn frame(&self) -> &Frame {
         self.frames.last().expect("evaluation happens inside the net's frame")
     }
 

@@ -29,6 +29,11 @@ impl Evaluator<'_> {
             if self.stopped {
                 return Err(Reported);
             }
+            // What a `require` guards would only be said again, in other words; and a layer of
+            // the library says one thing of one use.
+            if value.is_err() && (self.in_std() || matches!(stmt.kind, StmtKind::Require { .. })) {
+                return value;
+            }
             result = match (result, value) {
                 (Err(r), _) | (_, Err(r)) => Err(r),
                 (Ok(_), value) => value,

@@ -53,7 +53,7 @@ impl Signature {
             (false, true) => self.required.to_string(),
             (false, false) => format!("{} or {most}", self.required),
         };
-        let plural = if expected == "1" { "" } else { "s" };
+        let plural = if expected == "1" || expected == "at least 1" { "" } else { "s" };
         Err(OpError::new(format!("`{op}` takes {expected} operand{plural}, got {count}")))
     }
 }

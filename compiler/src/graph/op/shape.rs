@@ -148,10 +148,7 @@ impl Operation for Concat {
             if x.rank() != first.rank() {
                 return Err(OpError::operand(
                     i,
-                    format!(
-                        "all operands must have {} dimensions as `x0` ({first}), `x{i}` is {x}",
-                        first.rank()
-                    ),
+                    format!("all operands must have as many dimensions as `x0` ({first}), `x{i}` is {x}"),
                 ));
             }
             let differs = |&k: &usize| k != self.axis && x.shape[k] != first.shape[k];
