@@ -3,9 +3,9 @@
 //! parameters are known by name: those are never merged.
 //!
 //! ```text
-//! %1 = exp(%0)                        %1 = exp(%0)
-//! %2 = exp(%0)                 →      %3 = add(%1, %1)
-//! %3 = add(%1, %2)
+//! %1 = exp %0                         %1 = exp %0
+//! %2 = exp %0                  →      %2 = add %1, %1
+//! %3 = add %1, %2
 //! ```
 
 use std::collections::HashMap;

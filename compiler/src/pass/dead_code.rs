@@ -2,10 +2,10 @@
 //! a weights file that has an unused one is not wrong.
 //!
 //! ```text
-//! %0 = input "x" : f32[2]
-//! %1 = exp(%0)                 →      %0 = input "x" : f32[2]
-//! %2 = neg(%0)                        %2 = neg(%0)
-//! output y = %2                       output y = %2
+//! %0 = input "x"                      %0 = input "x"
+//! %1 = exp %0                  →      %1 = neg %0
+//! %2 = neg %0                         output y = %1
+//! output y = %2
 //! ```
 
 use std::collections::HashSet;

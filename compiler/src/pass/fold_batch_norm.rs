@@ -1,10 +1,11 @@
 //! Puts batch normalisation (with running statistics) into the weights before it.
 //!
 //! ```text
-//! %6 = conv2d(%0, %1)                            %8 = rsqrt(var + eps) · gamma
-//! %7 = batch_norm(%6, gamma, beta, mean, var)  → %9 = %1 · reshape(%8)
-//!                                                %10 = beta - mean·%8
-//!                                                %11 = conv2d(%0, %9, %10)
+//! // %2..%5: gamma, beta, mean, var           %8 = rsqrt %7                 // of var + eps
+//! %6 = conv2d %0, %1                          %9 = mul %2, %8               // s
+//! %7 = batch_norm %6, %2, %3, %4, %5     →    %11 = mul %1, %10             // s reshaped
+//!                                             %13 = sub %3, %12             // beta - mean·s
+//!                                             %14 = conv2d %0, %11, %13
 //! ```
 //!
 //! `gamma·(W x + b - mean)/√(var + eps) + beta` is `(s·W) x + (beta + (b - mean)·s)` with

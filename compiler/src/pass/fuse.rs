@@ -1,9 +1,11 @@
 //! Forms groups: the nodes of a group become one kernel, and only its last value reaches memory.
 //!
 //! ```text
-//! %3 = conv2d(%0, %1, %2)             group 0 { %3 = conv2d(%0, %1, %2)
-//! %4 = relu(%3)                →                %4 = relu(%3)
-//! %5 = max_pool2d(%4)                           %5 = max_pool2d(%4) }
+//! %3 = conv2d %0, %1, %2              group g0 conv2d + relu + max_pool2d {
+//! %4 = relu %3                 →        %3 = conv2d %0, %1, %2  anchor
+//! %5 = max_pool2d %4                    %4 = relu %3
+//!                                       %5 = max_pool2d %4
+//!                                     }
 //! ```
 //!
 //! A group is, in this order,
@@ -177,8 +179,8 @@ impl<'a> Fuser<'a> {
     }
 
     /// The elementwise nodes after `tail` up to the first one where all paths from it meet, that
-    /// one last. Else the user that is in the way and why; without a reason where nobody would
-    /// have expected it to join.
+    /// one last. Else the user that is in the way and why; nothing where nobody would have expected
+    /// it to join.
     fn region(
         &self,
         tail: NodeId,
@@ -187,31 +189,31 @@ impl<'a> Fuser<'a> {
         let at = |&n: &NodeId| (self.position[&n], n);
         let mut frontier: BTreeSet<(usize, NodeId)> = users.iter().map(at).collect();
         let mut nodes = vec![];
-        while let Some((_, node)) = frontier.pop_first() {
+        let why = loop {
+            let Some((_, node)) = frontier.pop_first() else { return Err(None) };
             if let Err(why) = self.joins(tail, node) {
-                let expected =
-                    is_elementwise(&self.graph.node(node).op) || !nodes.is_empty() || users.len() > 1;
-                let why = if users.len() > 1 {
-                    let names: Vec<String> = users.iter().map(|&u| label(self.graph, u)).collect();
-                    format!("{} has several users ({})", label(self.graph, tail), names.join(", "))
-                } else {
-                    why
-                };
-                return Err(expected.then_some((node, why)));
+                break why;
             }
             nodes.push(node);
             if frontier.is_empty() {
                 return Ok(nodes);
             }
             if self.graph.is_output(node) {
-                return Err(Some((node, "its value is an output".into())));
+                break format!("{} is an output", label(self.graph, node));
             }
             if nodes.len() > REGION_LIMIT {
-                return Err(Some((node, format!("more than {REGION_LIMIT} nodes lie between"))));
+                break format!("more than {REGION_LIMIT} nodes lie between");
             }
             frontier.extend(self.graph.users(node).iter().map(at));
+        };
+        let Some(&expected) = users.iter().find(|&&u| is_elementwise(&self.graph.node(u).op)) else {
+            return Err(None);
+        };
+        if users.len() == 1 && nodes.is_empty() {
+            return Err(Some((expected, why)));
         }
-        Err(None)
+        let names: Vec<String> = users.iter().map(|&u| label(self.graph, u)).collect();
+        Err(Some((expected, format!("the value is needed by {}", names.join(", ")))))
     }
 
     /// Whether an elementwise node may join the group that `tail` is the end of.
@@ -219,10 +221,6 @@ impl<'a> Fuser<'a> {
         let (a, b) = (self.graph.node(tail), self.graph.node(node));
         if !is_elementwise(&b.op) {
             return Err("it is not elementwise".into());
-        }
-        if let Some(&g) = self.member_of.get(&node) {
-            let other = self.groups[g].anchor.unwrap_or(self.groups[g].nodes[0]);
-            return Err(format!("it is in the group of {} already", label(self.graph, other)));
         }
         if a.ty.shape != b.ty.shape {
             return Err(format!("it computes {}, not {}", b.ty, a.ty));
@@ -232,6 +230,10 @@ impl<'a> Fuser<'a> {
         }
         if !self.same_phase(tail, node) {
             return Err("one of them is prepared once, the other runs every time".into());
+        }
+        if let Some(&g) = self.member_of.get(&node) {
+            let other = self.groups[g].anchor.unwrap_or(self.groups[g].nodes[0]);
+            return Err(format!("it is in the group of {} already", label(self.graph, other)));
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Chooses how values lie in memory: channels in blocks inside, row-major at the borders.
 //!
 //! ```text
-//! %3 = conv2d(%0, %1, %2)             %3 = conv2d(%0, %1, %2) blocked 8
-//! %4 = max_pool2d(%3)          →      %4 = max_pool2d(%3) blocked 8
-//! %5 = reshape(%4)                    %6 = relayout(%4)
-//!                                     %5 = reshape(%6)
+//! %3 = conv2d %0, %1, %2              %3 = conv2d %0, %1, %2 : f32[1, 16, 8, 8] blocked8
+//! %4 = max_pool2d %3           →      %4 = max_pool2d %3 : f32[1, 16, 4, 4] blocked8
+//! %5 = reshape %4                     %5 = relayout %4 : f32[1, 16, 4, 4]
+//!                                     %6 = reshape %5 : f32[1, 256]
 //! ```
 //!
 //! One forward walk. A convolution gives blocks whatever it reads, if its channels fill them well

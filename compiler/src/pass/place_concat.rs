@@ -1,9 +1,9 @@
 //! Lets the operands of a concatenation write straight into its result, which then costs nothing.
 //!
 //! ```text
-//! %5 = relu(%4)                       %5 = relu(%4) in %9 at 0
-//! %8 = relu(%7)                →      %8 = relu(%7) in %9 at 64
-//! %9 = concat(%5, %8)                 %9 = concat(%5, %8)
+//! %5 = relu %4                        %5 = relu %4  into %9 at 0
+//! %8 = relu %7                 →      %8 = relu %7  into %9 at 64
+//! %9 = concat %5, %8 {axis=1}         %9 = concat %5, %8 {axis=1}
 //! ```
 //!
 //! An operand can be placed if it is the result of a group, in the concatenation's layout, not an

@@ -1,10 +1,10 @@
 //! Folds constants, removes what changes nothing, joins chains.
 //!
 //! ```text
-//! %1 = constant 1 : f32[]
-//! %2 = mul(%0, %1)                    %3 = relu(%0)
-//! %3 = relu(%2)                →      output y = %3
-//! %4 = relu(%3)
+//! %1 = constant {value=1.0}
+//! %2 = mul %0, %1                     %1 = relu %0
+//! %3 = relu %2                 →      output y = %1
+//! %4 = relu %3
 //! output y = %4
 //! ```
 //!
@@ -32,14 +32,16 @@ pub fn run(graph: &mut Graph) -> Report {
     let mut report = Report::new("simplify");
     for id in graph.topological() {
         let mut at = id;
-        while let Some(new) = RULES.iter().find_map(|rule| rule(graph, at)) {
+        loop {
+            let nodes = graph.len();
+            let Some(new) = RULES.iter().find_map(|rule| rule(graph, at)) else { break };
             report.changes += 1;
-            let folded = matches!(graph.node(new).op, Op::Constant(_));
-            let (old, what) = (label(graph, at), if folded { "is a constant" } else { "is simplified" });
-            let text = if is_source(&graph.node(new).op) || graph.node(new).name.is_empty() {
-                format!("{old} {what}")
-            } else {
-                format!("{old} {what} to {}", label(graph, new))
+            let old = label(graph, at);
+            let text = match &graph.node(new).op {
+                Op::Constant(_) => format!("{old} is a constant"),
+                _ if graph.len() == nodes => format!("{old} is not needed"),
+                op if op.name() == graph.node(at).op.name() => format!("{old} is joined with its operand"),
+                op => format!("{old} becomes {}", op.name()),
             };
             report.remark(graph, at, text);
             graph.replace_uses(at, new);

@@ -1,5 +1,6 @@
 //! Tests of the passes.
 
+mod golden;
 mod invariants;
 mod meaning;
 mod random;

@@ -67,6 +67,11 @@ pub fn feeds(graph: &Graph) -> BTreeMap<String, Tensor> {
         .collect()
 }
 
+/// One choice of `n` out of a variant number.
+fn digit(v: usize, place: usize, n: usize) -> usize {
+    v / place % n
+}
+
 struct Maker {
     graph: Graph,
     /// What layers may take.
@@ -196,22 +201,22 @@ impl Maker {
             (Mul, 0.0),
         ][v % 14];
         let mut c = self.scalar(number);
-        if v / 14 % 3 == 0 && op != Pow && self.sizes(a).len() == 4 {
+        if digit(v, 14, 3) == 0 && op != Pow && self.sizes(a).len() == 4 {
             c = self.parameter("gain", &[self.sizes(a)[1], 1, 1]);
         }
-        let swap = v / 64 % 2 == 0 && !matches!(op, Div | Pow);
+        let swap = digit(v, 64, 2) == 0 && !matches!(op, Div | Pow);
         self.add(Op::Binary(op), &if swap { [c, a] } else { [a, c] });
     }
 
     fn convolution(&mut self, v: usize, a: NodeId) {
         let &[_, c, _, _] = &self.sizes(a)[..] else { return };
         let kernel = [1, 3][v % 2];
-        let depthwise = v / 2 % 3 == 0;
+        let depthwise = digit(v, 2, 3) == 0;
         let out = if depthwise { c } else { [4, 5, 8, 16, 2][v / 8 % 5] };
         let groups = if depthwise { c } else { 1 };
         let weight = self.parameter("weight", &[out, c / groups, kernel, kernel]);
         let mut operands = vec![a, weight];
-        if v / 64 % 2 == 0 {
+        if digit(v, 64, 2) == 0 {
             operands.push(self.parameter("bias", &[out]));
         }
         let (stride, pad) = (1 + v / 128 % 2, (kernel / 2) * (v / 256 % 2));
@@ -221,10 +226,10 @@ impl Maker {
 
     fn transposed_convolution(&mut self, v: usize, a: NodeId) {
         let &[_, c, _, _] = &self.sizes(a)[..] else { return };
-        let groups = if c % 2 == 0 { 1 + v % 2 } else { 1 };
+        let groups = if c.is_multiple_of(2) { 1 + v % 2 } else { 1 };
         let weight = self.parameter("weight", &[c, 3, 2, 2]);
         let mut operands = vec![a, weight];
-        if v / 2 % 2 == 0 {
+        if digit(v, 2, 2) == 0 {
             operands.push(self.parameter("bias", &[3 * groups]));
         }
         let conv = ConvTranspose2d {
@@ -254,7 +259,7 @@ impl Maker {
             stride: [stride; 2],
             padding: [pad; 4],
             dilation: [1, 1],
-            ceil: v / 16 % 2 == 0,
+            ceil: digit(v, 16, 2) == 0,
         };
         let op = match v / 32 % 4 {
             0 => Op::AvgPool2d(AvgPool2d { window, count_include_pad: true }),
@@ -268,7 +273,7 @@ impl Maker {
         let Some(&features) = self.sizes(a).last() else { return };
         let weight = self.parameter("weight", &[5, features]);
         let mut operands = vec![a, weight];
-        if v % 2 == 0 {
+        if digit(v, 1, 2) == 0 {
             operands.push(self.parameter("bias", &[5]));
         }
         self.add(Op::Linear, &operands);
@@ -320,7 +325,7 @@ impl Maker {
         let op = match v % 4 {
             0 => Op::Softmax(axis),
             1 => Op::LocalResponseNorm(LocalResponseNorm { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0 }),
-            2 => Op::Reduce { kind: ReduceKind::Mean, axes: vec![axis], keep: v / 4 % 2 == 0 },
+            2 => Op::Reduce { kind: ReduceKind::Mean, axes: vec![axis], keep: digit(v, 4, 2) == 0 },
             _ => Op::Reduce { kind: ReduceKind::Max, axes: vec![axis], keep: true },
         };
         self.add(op, &[a]);
