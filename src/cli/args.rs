@@ -34,29 +34,46 @@ impl NetArgs {
     }
 }
 
+/// How it is compiled.
+#[derive(Args, Clone)]
+pub struct CompileArgs {
+    /// Number of threads (default: every core)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// `default` allows algorithms that round a little differently, `strict` does not
+    #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict"])]
+    precision: String,
+}
+
+impl CompileArgs {
+    /// Adds what these arguments ask for.
+    pub fn options(&self, options: Options) -> Options {
+        let strict = self.precision == "strict";
+        let options = options.precision(if strict { Precision::Strict } else { Precision::Default });
+        match self.threads {
+            Some(n) => options.threads(n as usize),
+            None => options,
+        }
+    }
+}
+
 /// How it is compiled and where it runs.
 #[derive(Args, Clone)]
 pub struct RunArgs {
-    /// Number of threads (default: every core)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    #[command(flatten)]
+    compile: CompileArgs,
     /// Where it runs: `cpu` is compiled machine code, `reference` a slow interpreter that is easy
     /// to check, `auto` the fastest there is
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = ["auto", "cpu", "reference"])]
-    pub device: String,
-    /// `default` allows algorithms that round a little differently, `strict` does not
-    #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict"])]
-    pub precision: String,
+    device: String,
 }
 
 impl RunArgs {
     /// Adds what these arguments ask for.
     pub fn options(&self, options: Options) -> Options {
-        let device = self.device.parse().unwrap_or(Device::Cpu); // clap lets `auto` and the names through
-        let strict = self.precision == "strict";
-        let precision = if strict { Precision::Strict } else { Precision::Default };
-        let options = options.device(device).precision(precision);
-        self.threads.map_or(options.clone(), |n| options.threads(n as usize))
+        // clap lets `auto` and the devices' names through.
+        let device = self.device.parse().unwrap_or(Device::Cpu);
+        self.compile.options(options).device(device)
     }
 }
 

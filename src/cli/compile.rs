@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nnc::stages::{self, Stage};
 
-use super::args::{NetArgs, RunArgs, build, open_source, with_known_sizes};
+use super::args::{CompileArgs, NetArgs, build, open_source, with_known_sizes};
 use super::{Outcome, terminal};
 
 /// Compile a program to machine code, into one file that `nnc run` loads without compiling again
@@ -37,7 +37,7 @@ pub struct Args {
     #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
-    how: RunArgs,
+    how: CompileArgs,
 }
 
 pub fn run(args: &Args) -> Outcome {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::args::{NetArgs, RunArgs, build, open_source, with_known_sizes};
+use super::args::{CompileArgs, NetArgs, build, open_source, with_known_sizes};
 use super::{Outcome, terminal};
 
 /// Explain what was fused into one kernel, what was not and why, and what that saves in memory
@@ -18,7 +18,7 @@ pub struct Args {
     #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
-    how: RunArgs,
+    how: CompileArgs,
 }
 
 pub fn run(args: &Args) -> Outcome {

@@ -97,7 +97,8 @@ impl Picture {
     /// orientation mark is obeyed.
     pub fn open(path: &Path) -> Result<Picture> {
         let fail = |e| Error::io("read", path, e);
-        let reader = ImageReader::open(path).map_err(fail)?.with_guessed_format().map_err(fail)?;
+        let file = std::io::BufReader::new(std::fs::File::open(path).map_err(fail)?);
+        let reader = ImageReader::new(file).with_guessed_format().map_err(fail)?;
         Picture::decode(reader, path)
     }
 

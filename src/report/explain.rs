@@ -49,10 +49,14 @@ pub fn explain(network: &Network) -> Result<String> {
     let results = graph.groups.iter().filter_map(|g| g.nodes.last().copied());
     let fused = bytes_of(&graph, results.filter(|n| !prepared.contains(n)).collect());
     let _ = writeln!(out, "\nmemory of a run");
-    let _ = writeln!(out, "  every operation's result       {:>10}", bytes(separate));
-    let _ = writeln!(out, "  results of the kernels         {:>10}", bytes(fused));
-    let _ = writeln!(out, "  with places shared (the arena) {:>10}", bytes(program.arena_bytes as u64));
-    let _ = writeln!(out, "prepared weights                 {:>10}", bytes(program.prepared_bytes as u64));
+    for (what, size) in [
+        ("every operation's result", separate),
+        ("what the kernels leave of that", fused),
+        ("the arena (whole vectors, places shared)", program.arena_bytes as u64),
+        ("beside it: prepared weights", program.prepared_bytes as u64),
+    ] {
+        let _ = writeln!(out, "  {what:<42}{:>10}", bytes(size));
+    }
     Ok(out)
 }
 

@@ -4,6 +4,7 @@
 pub mod dot;
 pub mod drawing;
 pub mod explain;
+pub mod layered;
 pub mod place;
 pub mod profile;
 pub mod summary;

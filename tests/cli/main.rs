@@ -1,0 +1,9 @@
+//! The command `nnc` as a user meets it: arguments in; exit code, standard output, standard error
+//! and files out.
+
+mod bad_input;
+mod data;
+mod help;
+mod programs;
+mod reports;
+mod support;
