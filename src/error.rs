@@ -55,6 +55,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// The message for a person, with ANSI colours if asked for; ends without a line break.
+    ///
+    /// ```
+    /// let source = nnc::Source::from_text("a.nn", "net a {\n    input x: f32[2]\n    output y = x -> rellu\n}\n")?;
+    /// let error = source.network(&nnc::Options::new()).unwrap_err();
+    /// assert!(error.render(false).contains("output y = x -> rellu"), "the message shows the line");
+    /// # Ok::<(), nnc::Error>(())
+    /// ```
     pub fn render(&self, color: bool) -> String {
         match self {
             Error::Source(e) => render_diagnostics(&e.sources, &e.diagnostics, color),
@@ -73,8 +80,8 @@ impl Error {
 }
 
 /// Diagnostics (errors or warnings) as text with excerpts of the sources.
-pub fn render_diagnostics(_sources: &SourceMap, diagnostics: &[Diagnostic], _color: bool) -> String {
-    diagnostics.iter().map(|d| d.title.clone()).collect::<Vec<_>>().join("\n")
+pub fn render_diagnostics(sources: &SourceMap, diagnostics: &[Diagnostic], color: bool) -> String {
+    nnc_dsl::render(sources, diagnostics, color).trim_end().to_string()
 }
 
 impl fmt::Display for Error {

@@ -11,6 +11,25 @@
 //! [`Compiled::load`] give it weights, [`initialize`](Network::initialize) fresh ones; the
 //! [`Model`] that comes out runs on ndarray views, from any number of threads at once.
 //!
+//! ```
+//! use nnc::{Options, Source};
+//!
+//! let source = Source::from_text(
+//!     "tiny.nn",
+//!     "use std.vision
+//!      net tiny(classes = 3) {
+//!          input image: f32[N, 1, 8, 8]
+//!          output logits = image -> conv(4, 3x3, pad = 1) -> relu -> maxpool(2x2) -> flatten -> dense(classes)
+//!      }",
+//! )?;
+//! let network = source.network(&Options::new().set("classes", 10).threads(1))?;
+//! let model = network.initialize(42)?; // or network.load(&Weights::open("tiny.safetensors")?)
+//! let pictures = ndarray::Array4::<f32>::zeros((2, 1, 8, 8));
+//! let outputs = model.run(&[("image", (&pictures).into())])?;
+//! assert_eq!(outputs["logits"].shape(), [2, 10]);
+//! # Ok::<(), nnc::Error>(())
+//! ```
+//!
 //! All errors are [`Error`]; those about a source carry excerpts ([`Error::render`]).
 
 pub mod data;

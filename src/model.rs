@@ -168,7 +168,8 @@ impl Network {
         initial_weights(&parameters, seed)
     }
 
-    fn require_sizes(&self) -> Result<()> {
+    /// An error that names the sizes that are not set, if there are such.
+    pub(crate) fn require_sizes(&self) -> Result<()> {
         let open = self.symbols();
         if open.is_empty() {
             return Ok(());

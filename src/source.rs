@@ -1,14 +1,15 @@
 //! Program texts: where they come from, and the checks and formatting that need no options.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nnc_dsl::{Diagnostic, FileId, SourceMap};
 
-use crate::error::Result;
+use crate::error::{Result, SourceError};
 use crate::{Error, Network, Options};
 
-/// Longer sources are refused: nobody writes them, and positions are kept in 32 bits.
-pub const MAX_SOURCE_BYTES: u64 = 16 << 20;
+/// Longer sources are refused.
+pub const MAX_SOURCE_BYTES: u64 = nnc_dsl::MAX_SOURCE_BYTES as u64;
 
 /// The text of a program.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ impl Source {
     pub fn from_text(name: impl Into<String>, text: impl Into<String>) -> Result<Source> {
         let (name, text) = (name.into(), text.into());
         if text.len() as u64 > MAX_SOURCE_BYTES {
-            return Err(too_long(Path::new(&name), text.len() as u64));
+            return Err(too_long(&name));
         }
         let mut map = SourceMap::new();
         let root = map.add(name, text);
@@ -55,14 +56,30 @@ impl Source {
         &self.map
     }
 
-    /// The text in canonical layout.
+    /// The text in canonical layout; comments are kept.
+    ///
+    /// # Errors
+    /// [`Error::Source`] where the syntax is wrong.
     pub fn format(&self) -> Result<String> {
         Err(Error::Internal("the formatter is not there yet".into()))
     }
 
     /// Syntax errors and warnings, without choosing or building a net.
     pub fn syntax(&self) -> Vec<Diagnostic> {
-        vec![]
+        nnc_dsl::parse(&self.map, self.root).1
+    }
+
+    /// The syntax tree.
+    pub(crate) fn parse(&self) -> Result<nnc_dsl::ast::Module> {
+        let (module, diagnostics) = nnc_dsl::parse(&self.map, self.root);
+        if diagnostics.iter().any(|d| d.severity == nnc_dsl::Severity::Error) {
+            return Err(self.refuse(diagnostics));
+        }
+        Ok(module)
+    }
+
+    fn refuse(&self, diagnostics: Vec<Diagnostic>) -> Error {
+        Error::Source(SourceError { sources: Arc::new(self.map.clone()), diagnostics })
     }
 
     /// The computation graph of one of its nets.
@@ -74,7 +91,7 @@ impl Source {
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let length = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
     if length > MAX_SOURCE_BYTES {
-        return Err(too_long(path, length));
+        return Err(too_long(&path.display().to_string()));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     text_of(path, bytes)
@@ -89,13 +106,7 @@ pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
     })
 }
 
-fn too_long(path: &Path, length: u64) -> Error {
-    Error::format(
-        path,
-        format!(
-            "a source may have at most {} MiB, this one has {} MiB",
-            MAX_SOURCE_BYTES >> 20,
-            length >> 20
-        ),
-    )
+fn too_long(name: &str) -> Error {
+    let diagnostics = vec![SourceMap::too_large(name)];
+    Error::Source(SourceError { sources: Arc::default(), diagnostics })
 }

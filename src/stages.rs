@@ -3,8 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use nnc_compiler::graph::Graph;
+use nnc_compiler::graph::print::print;
+use nnc_compiler::pass::{self, PASSES};
+
 use crate::error::Result;
-use crate::{Error, Options, Source};
+use crate::{Error, Options, Source, pipeline};
 
 /// A stage with a text form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +69,52 @@ impl fmt::Display for Stage {
 }
 
 /// The text of a stage. Symbolic sizes may be left up to [`Stage::Fused`]; later stages need them
-/// set, and the leading size of an input (the batch) is 1 if it is not.
-pub fn text(_source: &Source, _options: &Options, stage: &Stage) -> Result<String> {
-    Err(Error::Internal(format!("the text of stage {stage} is not there yet")))
+/// set, save for the leading size of an input (the batch), which is 1 if it is not.
+///
+/// ```
+/// use nnc::stages::{self, Stage};
+/// let source = nnc::Source::from_text("double.nn", "net double {\n input x: f32[N]\n output y = 2 * x\n}\n")?;
+/// let kernels = stages::text(&source, &nnc::Options::new(), &Stage::Kernels)?;
+/// assert!(kernels.contains("kernel"));
+/// # Ok::<(), nnc::Error>(())
+/// ```
+pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String> {
+    if *stage == Stage::Ast {
+        return Ok(nnc_dsl::dump(&source.map, &source.parse()?));
+    }
+    let network = source.network(options)?;
+    match stage {
+        Stage::Ast | Stage::Graph => return Ok(print(network.graph())),
+        Stage::After(pass) => return after(network.graph(), pass),
+        Stage::Fused => return Ok(print(&network.optimized().0)),
+        Stage::Kernels | Stage::Plan | Stage::Clif | Stage::Asm => {}
+    }
+    let batch = network.batch_symbols().into_iter().map(|s| (s, 1)).collect();
+    let network = network.specialise(&batch)?;
+    network.require_sizes()?;
+    let module = pipeline::lower(&network.optimized().0, network.sources())?;
+    if *stage == Stage::Kernels {
+        return Ok(module.to_string());
+    }
+    let plan = pipeline::plan(&module);
+    if *stage == Stage::Plan {
+        return Ok(plan.to_string());
+    }
+    let emitted = pipeline::emit(&module, &plan, true)?;
+    let text = if *stage == Stage::Clif { emitted.clif } else { emitted.asm };
+    text.ok_or_else(|| Error::Internal(format!("the emitter gave no {stage}")))
+}
+
+/// The graph after the pass of that name.
+fn after(graph: &Graph, pass: &str) -> Result<String> {
+    let mut found = None;
+    pass::run_all(&mut graph.clone(), &mut |name, graph| {
+        if name == pass {
+            found = Some(print(graph));
+        }
+    });
+    found.ok_or_else(|| {
+        let names: Vec<&str> = PASSES.iter().map(|p| p.name).collect();
+        Error::Options(format!("there is no pass `{pass}`: expected one of {}", names.join(", ")))
+    })
 }

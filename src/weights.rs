@@ -9,6 +9,12 @@ use crate::error::Result;
 use crate::{Error, Tensor};
 
 /// Tensors by name, from a safetensors file or from memory. Cheap to clone.
+///
+/// ```
+/// use nnc::{Tensor, Weights};
+/// let weights = Weights::from_map([("fc.bias".to_string(), Tensor::from(ndarray::arr1(&[1f32, f32::NAN])))].into());
+/// assert_eq!(weights.non_finite(), [("fc.bias".to_string(), 1, 0)]);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
     tensors: Arc<BTreeMap<String, Tensor>>,
