@@ -87,10 +87,10 @@ mod tests {
     fn aligned_and_zero() {
         for n in [1, 63, 4097, (2 << 20) + 1] {
             let b = Buffer::zeroed(n, "a test").unwrap();
-            assert_eq!((b.len(), b.as_ptr() as usize % ALIGNMENT), (n, 0));
+            assert_eq!((b.len(), b.as_ptr().addr() % ALIGNMENT), (n, 0));
         }
         let b = Buffer::zeroed(0, "a test").unwrap();
-        assert!(b.is_empty() && b.as_ptr() as usize % ALIGNMENT == 0 && !b.as_ptr().is_null());
+        assert!(b.is_empty() && b.as_ptr().addr().is_multiple_of(ALIGNMENT) && !b.as_ptr().is_null());
     }
 
     #[test]

@@ -242,10 +242,10 @@ impl Shared {
     fn take_part(&self, worker: usize) {
         // SAFETY: the thread is counted in the state, so the caller does not write.
         let job = unsafe { *self.job.get() };
-        if let Some(job) = job {
-            if catch_unwind(AssertUnwindSafe(|| self.take_chunks(&job, worker))).is_err() {
-                self.panicked.store(true, Ordering::Relaxed);
-            }
+        if let Some(job) = job
+            && catch_unwind(AssertUnwindSafe(|| self.take_chunks(&job, worker))).is_err()
+        {
+            self.panicked.store(true, Ordering::Relaxed);
         }
         self.state.fetch_sub(ONE_WORKER, Ordering::AcqRel);
     }

@@ -24,6 +24,9 @@ use bind::{Bound, OutputSlot};
 /// calling thread: waking others costs about a microsecond, in which one core does some 60,000.
 const SHARED_WORK: u64 = 60_000;
 
+/// Launches (as indices into the program's) and how long each took.
+pub type LaunchTimes = Vec<(usize, Duration)>;
+
 /// Why a session cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LoadError {
@@ -107,7 +110,8 @@ struct Patch {
 /// What one run needs of its own.
 #[derive(Debug)]
 struct Context {
-    arena: Buffer,
+    /// Keeps alive what `args` points into.
+    _arena: Buffer,
     scratch: Buffer,
     /// Bytes of scratch memory a thread.
     stride: usize,
@@ -193,10 +197,7 @@ impl Session {
     }
 
     /// Runs it and tells how long each launch of the run phase took.
-    pub fn run_profiled(
-        &self,
-        inputs: &[TensorView<'_>],
-    ) -> Result<(Vec<Tensor>, Vec<(usize, Duration)>), RunError> {
+    pub fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, LaunchTimes), RunError> {
         let mut outputs = self.new_outputs()?;
         let mut times = Vec::with_capacity(self.launches.len());
         self.execute(inputs, &mut outputs, |step, context| {
@@ -290,7 +291,7 @@ impl Context {
             };
             args[p.arg] = base.wrapping_add(p.offset);
         }
-        Ok(Context { arena, scratch, stride, args })
+        Ok(Context { _arena: arena, scratch, stride, args })
     }
 }
 
@@ -302,7 +303,6 @@ impl Step {
     /// be that of memory that lives, has the size that the program says, is not written by anyone
     /// else meanwhile and not read by anyone else if the kernel writes it.
     unsafe fn launch(&self, context: &Context, pool: &Pool) {
-        debug_assert!(context.arena.as_ptr() as usize % ALIGNMENT == 0);
         // As addresses, so that the closure may go to other threads.
         let args = context.args[self.args..].as_ptr() as usize;
         let (scratch, stride) = (context.scratch.as_ptr() as usize, context.stride);

@@ -72,7 +72,8 @@ fn refusal(change: impl FnOnce(&mut Program)) -> String {
 
 #[test]
 fn lies_are_refused() {
-    let table: [(&str, fn(&mut Program)); 18] = [
+    type Change = fn(&mut Program);
+    let table: [(&str, Change); 18] = [
         ("there are two parameters `weight`", |p| p.parameters.push(p.parameters[0].clone())),
         ("`x` is too large: shape [1099511627776, 1099511627776]", |p| {
             p.inputs[0].shape = vec![1 << 40, 1 << 40]

@@ -42,16 +42,16 @@ pub fn parse(bytes: &[u8], dtype: DType) -> Result<Tensor, String> {
     let wrong = |e: ndarray::ShapeError| e.to_string();
     Ok(match dtype {
         DType::F32 => {
-            Tensor::F32(row_major(ArrayD::from_shape_vec(shape(), elements.to_f32()?).map_err(wrong)?))
+            Tensor::F32(row_major(ArrayD::from_shape_vec(shape(), elements.into_f32()?).map_err(wrong)?))
         }
         DType::F64 => {
-            Tensor::F64(row_major(ArrayD::from_shape_vec(shape(), elements.to_f64()).map_err(wrong)?))
+            Tensor::F64(row_major(ArrayD::from_shape_vec(shape(), elements.into_f64()).map_err(wrong)?))
         }
         DType::I32 => {
-            Tensor::I32(row_major(ArrayD::from_shape_vec(shape(), elements.to_i32()?).map_err(wrong)?))
+            Tensor::I32(row_major(ArrayD::from_shape_vec(shape(), elements.into_i32()?).map_err(wrong)?))
         }
         DType::Bool => {
-            Tensor::Bool(row_major(ArrayD::from_shape_vec(shape(), elements.to_bool()?).map_err(wrong)?))
+            Tensor::Bool(row_major(ArrayD::from_shape_vec(shape(), elements.into_bool()?).map_err(wrong)?))
         }
     })
 }
@@ -192,7 +192,7 @@ enum Elements {
 }
 
 impl Elements {
-    fn to_f32(self) -> Result<Vec<f32>, String> {
+    fn into_f32(self) -> Result<Vec<f32>, String> {
         Ok(match self {
             Elements::F32(v) => v,
             Elements::F64(v) => v.into_iter().map(|x| x as f32).collect(),
@@ -204,7 +204,7 @@ impl Elements {
         })
     }
 
-    fn to_f64(self) -> Vec<f64> {
+    fn into_f64(self) -> Vec<f64> {
         match self {
             Elements::F32(v) => v.into_iter().map(f64::from).collect(),
             Elements::F64(v) => v,
@@ -213,7 +213,7 @@ impl Elements {
         }
     }
 
-    fn to_i32(self) -> Result<Vec<i32>, String> {
+    fn into_i32(self) -> Result<Vec<i32>, String> {
         match self {
             Elements::F32(_) | Elements::F64(_) => Err("expected integers, found floats".to_string()),
             Elements::Int(v) => v
@@ -224,7 +224,7 @@ impl Elements {
         }
     }
 
-    fn to_bool(self) -> Result<Vec<bool>, String> {
+    fn into_bool(self) -> Result<Vec<bool>, String> {
         match self {
             Elements::Bool(v) => Ok(v),
             Elements::Int(v) if v.iter().all(|x| (0..=1).contains(x)) => {
