@@ -54,6 +54,16 @@ pub enum InterpretError {
     /// An operation does not allow these sizes.
     #[error(transparent)]
     Sizes(#[from] SpecialiseError),
+    /// A value does not fit into memory.
+    #[error("no memory for the value of {op} `{name}`: {ty}")]
+    Memory {
+        /// The operation.
+        op: &'static str,
+        /// The node's name.
+        name: String,
+        /// Its type.
+        ty: TensorType,
+    },
     /// An operation cannot be evaluated.
     #[error("{op} `{name}`: {error}")]
     Eval {
@@ -131,6 +141,9 @@ fn evaluate<'a>(
     if matches!(node.op, Op::Input | Op::Parameter(_) | Op::Random(_)) {
         return fed(node.op.name(), &node.name, ty, feeds);
     }
+    if !fits_into_memory(&ty) {
+        return Err(InterpretError::Memory { op: node.op.name(), name: node.name.clone(), ty });
+    }
     let operands: Vec<&Tensor> = operands.iter().filter_map(|o| values.get(o).map(Cow::as_ref)).collect();
     let value = node.op.eval(&operands, &ty).map_err(|error| InterpretError::Eval {
         op: node.op.name(),
@@ -138,6 +151,12 @@ fn evaluate<'a>(
         error,
     })?;
     Ok(Cow::Owned(value))
+}
+
+/// Whether the system has room for such a value: a failed allocation later would end the process.
+fn fits_into_memory(ty: &TensorType) -> bool {
+    let bytes = ty.sizes().unwrap_or_default().iter().try_fold(ty.dtype.size(), |n, &d| n.checked_mul(d));
+    bytes.is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok())
 }
 
 /// The value given for a name, row-major, as that type.

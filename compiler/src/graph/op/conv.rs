@@ -172,7 +172,10 @@ fn check_channels(expected: &Dim, x: &TensorType) -> Result<(), OpError> {
         return Ok(());
     }
     let doubt = rule::doubt(expected, found);
-    Err(OpError::operand(0, format!("`weight` expects {expected} input channels, `x` has {found}{doubt}")))
+    let e =
+        OpError::operand(0, format!("`weight` expects {expected} input channels, `x` has {found}{doubt}"));
+    let channels_last = x.shape[3] == *expected;
+    Err(if channels_last { e.help("channels come second: `x` must be [N, C, H, W]") } else { e })
 }
 
 fn check_divides(groups: usize, which: &str, channels: &Dim) -> Result<(), OpError> {

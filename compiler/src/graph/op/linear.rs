@@ -34,10 +34,11 @@ impl Operation for MatMul {
         };
         if k != k2 {
             let doubt = rule::doubt(k, k2);
-            return Err(OpError::operand(
+            let e = OpError::operand(
                 1,
                 format!("`a` has {k} columns, so `b` must have {k} rows, it has {k2}: {a} times {b}{doubt}"),
-            ));
+            );
+            return Err(if n == k { e.help("`transpose` the last two axes of `b`") } else { e });
         }
         let batch = |shape: &[_]| TensorType { dtype: a.dtype, shape: shape.to_vec() };
         let mut shape = rule::broadcast(&[("a", &batch(a_batch)), ("b", &batch(b_batch))])

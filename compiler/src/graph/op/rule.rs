@@ -58,8 +58,18 @@ impl Signature {
     }
 }
 
-/// Refuses sizes below 1 and tensors of more than [`MAX_ELEMENTS`] elements, as far as sizes are known.
+/// No tensor may have more dimensions: networks use 5 or 6, a hundred are a mistake.
+pub const MAX_RANK: usize = 16;
+
+/// Refuses more than [`MAX_RANK`] dimensions, sizes below 1, and more than [`MAX_ELEMENTS`]
+/// elements, as far as sizes are known.
 pub fn check_type(ty: &TensorType) -> Result<(), OpError> {
+    if ty.rank() > MAX_RANK {
+        return Err(OpError::new(format!(
+            "a tensor may have {MAX_RANK} dimensions, this one would have {}",
+            ty.rank()
+        )));
+    }
     let mut elements: i64 = 1;
     for (i, d) in ty.shape.iter().enumerate() {
         let Some(n) = d.known() else { continue };

@@ -51,7 +51,7 @@ fn tiny_lenet() -> (Graph, Feeds) {
     (g, feeds)
 }
 
-/// Computed by NumPy in double precision.
+/// Computed by NumPy in double precision (`expected.py`).
 const LOGITS: [f64; 10] =
     [0.160812, -0.226921, 0.084495, -0.025242, -0.026326, 0.198293, -0.283056, 0.040782, 0.053895, 0.007013];
 const PROBABILITIES: [f64; 10] =
@@ -145,4 +145,15 @@ fn random_numbers_must_be_fed() {
     assert_eq!(e.to_string(), "no value is given for random `noise`: f32[2]");
     let feeds = Feeds::from([("noise".to_string(), floats(&[2], &[0.25, 0.5]))]);
     assert_near(&run(&g, &feeds).unwrap()["x"], &[2], &[0.25, 0.5]);
+}
+
+#[test]
+fn values_that_do_not_fit_into_memory() {
+    let mut g = Graph::new("g");
+    let x = source(&mut g, "input", "x", "f32[]");
+    let y = node(&mut g, "broadcast shape=[1048576, 1048576]", &[x]);
+    output(&mut g, "y", y);
+    let feeds = Feeds::from([("x".to_string(), floats(&[], &[0.0]))]);
+    let e = run(&g, &feeds).unwrap_err();
+    assert_eq!(e.to_string(), "no memory for the value of broadcast ``: f32[1048576, 1048576]");
 }

@@ -33,7 +33,7 @@ fn bools(shape: &[usize], data: &[bool]) -> Tensor {
     Tensor::Bool(ArrayD::from_shape_vec(IxDyn(shape), data.to_vec()).unwrap())
 }
 
-/// `(i·step + 3) mod modulus - modulus/2`, divided: small exact numbers, as in `numbers.py`.
+/// `(i·step + 3) mod modulus - modulus/2`, divided: small exact numbers, as in `expected.py`.
 fn fill(shape: &[usize], step: usize, modulus: usize, divisor: f32) -> Tensor {
     let count: usize = shape.iter().product();
     let value = |i: usize| (((i * step + 3) % modulus) as f32 - (modulus / 2) as f32) / divisor;

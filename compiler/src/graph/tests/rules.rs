@@ -266,8 +266,6 @@ fn refusals_of_elementwise() {
         ),
         ("dropout probability=1.5", &["f32[4]"], None, "the probability must lie in 0 to 1, it is 1.5"),
     ]);
-    let e = infer("add", &["f32[N, 64, 7, 7]", "f32[64]"]).unwrap_err();
-    assert_eq!(e.help.as_deref(), Some("a value a channel has the shape [64, 1, 1]"));
 }
 
 #[test]
@@ -391,8 +389,26 @@ fn refusals_of_the_rest() {
             "f32[9223372036854775807] is too large: a tensor may have 2^40 elements, this one would have 2^63 or more",
         ),
     ]);
+    let e =
+        infer("broadcast shape=[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]", &["f32[]"]).unwrap_err();
+    assert_eq!(e.message, "a tensor may have 16 dimensions, this one would have 17");
     let e = Op::Input.infer(&[]).unwrap_err();
     assert_eq!(e.message, "the type of `input` is given, not inferred");
+}
+
+#[test]
+fn hints() {
+    for (op, operands, expected) in [
+        ("add", &["f32[N, 64, 7, 7]", "f32[64]"][..], "a value a channel has the shape [64, 1, 1]"),
+        ("conv2d", &["f32[N, 8, 8, 3]", "f32[4, 3, 3, 3]"], "channels come second: `x` must be [N, C, H, W]"),
+        ("conv2d", &["f32[3, 8, 8]", "f32[4, 3, 3, 3]"], "add a batch dimension: `reshape` to [1, C, H, W]"),
+        ("matmul", &["f32[2, 3]", "f32[4, 3]"], "`transpose` the last two axes of `b`"),
+        ("linear", &["f32[N, 16, 5, 5]", "f32[120, 400]"], "`flatten` it first"),
+        ("mul", &["f32[4]", "i32[4]"], "convert one of them with `cast`"),
+        ("relu", &["i32[4]"], "convert it with `cast(f32)`"),
+    ] {
+        assert_eq!(infer(op, operands).unwrap_err().help.as_deref(), Some(expected), "{op} of {operands:?}");
+    }
 }
 
 /// PyTorch's `pooling_output_shape`, in its words.
