@@ -122,3 +122,46 @@ fn parameter_names() {
         }
     });
 }
+
+/// Runs an example in the reference interpreter on one picture.
+fn interpret(name: &str, shape: [usize; 4], pixels: Vec<f32>) -> BTreeMap<String, Vec<f32>> {
+    let [n, c, h, w] = shape.map(|d| d.to_string());
+    let sizes = [("N", n), ("C", c), ("H", h), ("W", w)];
+    let graph = example(name, &[], false).graph;
+    let bindings = sizes.iter().map(|(s, d)| (s.to_string(), d.parse().expect("a number"))).collect();
+    let graph = graph.specialise(&bindings).expect("the sizes fit");
+    let picture = ndarray::ArrayD::from_shape_vec(shape.to_vec(), pixels).expect("as many pixels");
+    let feeds = BTreeMap::from([("image".to_string(), nnc_runtime::Tensor::from(picture))]);
+    let results = nnc_compiler::graph::interpret::run(&graph, &feeds).expect("it runs");
+    results.into_iter().map(|(name, t)| (name, t.as_f32().expect("f32").iter().copied().collect())).collect()
+}
+
+#[test]
+fn crosses_are_found() {
+    let picture = "
+        1.1.....
+        .1......
+        1.1..1..
+        .....11.
+        ......1.
+        1...1.1.
+        .1.1...1
+        ..1.....
+    ";
+    let pixels = picture.split_whitespace().collect::<String>();
+    let pixels = pixels.chars().map(|c| if c == '1' { 1.0 } else { 0.0 }).collect();
+    let results = interpret("crosses", [1, 1, 8, 8], pixels);
+    let found: Vec<usize> =
+        results["crosses"].iter().enumerate().filter(|(_, v)| **v > 0.0).map(|(i, _)| i).collect();
+    assert_eq!(found, [8 + 1], "the one in the upper left corner");
+    assert_eq!(results["count"], [1.0]);
+}
+
+#[test]
+fn pooling_in_four_ways() {
+    let results = interpret("pooling", [1, 1, 4, 6], (0..24).map(|i| i as f32).collect());
+    assert_eq!(results["halved"], [7.0, 9.0, 11.0, 19.0, 21.0, 23.0]);
+    assert_eq!(results["smoothed"].len(), 3 * 5);
+    assert_eq!(results["partial"], [14.0, 16.0, 17.0, 20.0, 22.0, 23.0]);
+    assert_eq!(results["quadrants"], [8.0, 11.0, 20.0, 23.0]);
+}

@@ -102,7 +102,7 @@ fn build_here(
     let net = match modules.choose_net(map, options.net.as_deref(), syntax_is_sound) {
         Ok(net) => net,
         Err(error) => {
-            diagnostics.extend(error);
+            diagnostics.extend(error.map(|d| *d));
             return Err(diagnostics);
         }
     };

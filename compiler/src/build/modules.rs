@@ -107,7 +107,7 @@ impl Modules {
         map: &SourceMap,
         name: Option<&str>,
         sound: bool,
-    ) -> Result<Rc<FunctionDef>, Option<Diagnostic>> {
+    ) -> Result<Rc<FunctionDef>, Option<Box<Diagnostic>>> {
         let nets: Vec<&Rc<FunctionDef>> = self.all[0].functions.iter().filter(|f| f.is_net).collect();
         let file = &map.file(self.all[0].file).name;
         let list = || nets.iter().map(|n| format!("`{}`", n.ast.name.name)).collect::<Vec<_>>().join(", ");
@@ -115,14 +115,12 @@ impl Modules {
             let d = Diagnostic::global(format!("`{file}` has no `net`")).help(
                 "a program is a `net name { input …  output … }`; blocks alone are used from other files",
             );
-            return Err(sound.then_some(d));
+            return Err(sound.then(|| Box::new(d)));
         }
         if let Some(name) = name {
             return nets.iter().find(|n| n.ast.name.name == name).map(|n| Rc::clone(n)).ok_or_else(|| {
-                Some(
-                    Diagnostic::global(format!("`{file}` has no net `{name}`"))
-                        .help(format!("its nets are {}", list())),
-                )
+                let d = Diagnostic::global(format!("`{file}` has no net `{name}`"));
+                Some(Box::new(d.help(format!("its nets are {}", list()))))
             });
         }
         if let [net] = nets[..] {
@@ -138,7 +136,7 @@ impl Modules {
         d.help = Some("say which one with `--net NAME`".to_string());
         d.secondary =
             nets.iter().map(|n| nnc_dsl::Label { span: n.ast.name.span, message: String::new() }).collect();
-        Err(Some(d))
+        Err(Some(Box::new(d)))
     }
 }
 

@@ -43,9 +43,8 @@ pub(in super::super) fn initialiser(ev: &mut Evaluator, value: &Value, span: Spa
             return Ok(Initializer::Constant(value.as_number().unwrap_or(0.0)));
         }
         Value::Function(Callable::Builtin(b)) if FUNCTIONS.iter().any(|(s, _)| is_named(s, b.name)) => {
-            match ev.call_builtin(b, vec![], Site::at(span))? {
-                Value::Init(init) => return Ok(init),
-                _ => {}
+            if let Value::Init(init) = ev.call_builtin(b, vec![], Site::at(span))? {
+                return Ok(init);
             }
         }
         _ => {}

@@ -122,3 +122,23 @@ impl Evaluator<'_> {
         (b.run)(self, &Args { function: b.name, values, rest, site })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nnc_dsl::stdlib;
+
+    /// The reference page names every function of the library, built in or not.
+    #[test]
+    fn the_reference_page_is_complete() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/library.md");
+        let page = std::fs::read_to_string(page).expect("the page is there");
+        let blocks = stdlib::names().flat_map(|m| stdlib::source(m).unwrap_or("").lines());
+        let blocks = blocks.filter_map(|l| l.strip_prefix("block ")?.split('(').next());
+        let missing: Vec<&str> = super::table()
+            .into_keys()
+            .chain(blocks)
+            .filter(|name| !page.contains(&format!("`{name}(")) && !page.contains(&format!("`{name}`")))
+            .collect();
+        assert_eq!(missing, [] as [&str; 0]);
+    }
+}

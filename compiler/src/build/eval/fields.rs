@@ -8,7 +8,7 @@ use super::super::values::{Eval, Value};
 use super::{Evaluator, Site};
 use crate::graph::{Dim, NodeId, Op};
 
-/// The fields of a tensor: name, the axis it is for a rank (from the front), what ranks have it.
+/// The fields of a tensor, and which tensors have them.
 const FIELDS: [(&str, &str); 11] = [
     ("shape", "any tensor"),
     ("rank", "any tensor"),
