@@ -7,6 +7,7 @@ use super::access::Place;
 use super::builder::{Operand, Scope};
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, is_movement, sizes};
+use super::linear::Linear;
 use super::softmax::Softmax;
 use super::values::one_pixel;
 use super::{LowerError, Lowering, label};
@@ -68,6 +69,10 @@ impl<'a> Lowering<'a> {
         };
         match self.graph.node(anchor).op {
             Op::Softmax(_) | Op::LogSoftmax(_) => Softmax { name, anchor, result, out, lanes }.kernel(scope),
+            Op::Linear => {
+                let fast = Linear { name, anchor, result, out, lanes }.kernel(scope);
+                fast.or_else(|| self.generic(scope, name, nodes, out))
+            }
             Op::Concat(_) => None,
             Op::Gather(_) => {
                 let table = self.graph.operands(anchor)[0];

@@ -18,6 +18,7 @@ mod elements;
 mod elementwise;
 mod generic;
 mod group;
+mod linear;
 mod pool;
 mod softmax;
 mod values;

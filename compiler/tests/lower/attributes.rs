@@ -89,4 +89,15 @@ proptest! {
         net.output(y);
         check(&net);
     }
+
+    #[test]
+    fn linear(rows in 1..=7usize, outputs in 1..=21usize, depth in 1..=40usize, deep in any::<bool>()) {
+        let mut net = Net::new((rows * outputs) as u64);
+        let x = if deep { net.input(&[rows, 2, depth]) } else { net.input(&[rows, depth]) };
+        let (w, b) = (net.parameter(&[outputs, depth]), net.parameter(&[outputs]));
+        let y = net.op(Op::Linear, &[x, w, b]);
+        let y = net.op(Op::Unary(Unary::Gelu), &[y]);
+        net.output(y);
+        check(&net);
+    }
 }
