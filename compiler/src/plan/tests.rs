@@ -109,6 +109,8 @@ fn modules() -> impl Strategy<Value = Module> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn values_alive_together_never_overlap(module in modules()) {
         let plan = plan(&module);

@@ -1,7 +1,7 @@
 //! Identities of operations that move elements, and of windows and reductions over one element.
 
 use super::{make, only_operand};
-use crate::graph::op::{AvgPool2d, MaxPool2d, Window};
+use crate::graph::op::{AvgPool2d, MaxPool2d, ReduceKind, Window};
 use crate::graph::{Dim, Graph, NodeId, Op, TensorType};
 
 /// Dispatches to the operation's rules.
@@ -54,8 +54,23 @@ pub fn rewrite(graph: &mut Graph, id: NodeId) -> Option<NodeId> {
         Op::Reduce { axes, .. } if ty.dtype == from.dtype && axes.iter().all(|&a| is_one(&from.shape[a])) => {
             reshape(graph, id, x, ty)
         }
+        Op::Reduce { kind: ReduceKind::Mean, axes, .. } if axes == [2, 3] => mean_of_picture(graph, id, x),
         _ => None,
     }
+}
+
+/// The mean over height and width is a pooling to one value, which keeps blocked channels where a
+/// reduction would ask for row-major ones.
+fn mean_of_picture(graph: &mut Graph, id: NodeId, x: NodeId) -> Option<NodeId> {
+    let (ty, from) = (graph.node(id).ty.clone(), graph.node(x).ty.clone());
+    let [n, c, h, w] = &from.shape[..] else { return None };
+    if h.size()? == 0 || w.size()? == 0 {
+        return None;
+    }
+    let one = Dim::constant(1);
+    let pooled = TensorType { dtype: from.dtype, shape: vec![n.clone(), c.clone(), one.clone(), one] };
+    let pool = make(graph, Op::AdaptiveAvgPool2d([1, 1]), &[x], pooled, &[id]);
+    reshape(graph, id, pool, ty)
 }
 
 fn is_one(d: &Dim) -> bool {

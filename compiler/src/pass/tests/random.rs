@@ -322,7 +322,8 @@ impl Maker {
             return;
         }
         let axis = v / 8 % rank;
-        let op = match v % 4 {
+        let op = match v % 5 {
+            4 => Op::Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: digit(v, 4, 2) == 0 },
             0 => Op::Softmax(axis),
             1 => Op::LocalResponseNorm(LocalResponseNorm { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0 }),
             2 => Op::Reduce { kind: ReduceKind::Mean, axes: vec![axis], keep: digit(v, 4, 2) == 0 },
