@@ -75,23 +75,23 @@ pub enum Binary {
     Or,
 }
 
-/// See [`Op::Where`](super::Op::Where).
+/// See [`Op::Where`].
 pub struct Where;
 
-/// See [`Op::Cast`](super::Op::Cast). Float to i32 rounds towards zero and saturates, NaN is 0;
+/// See [`Op::Cast`]. Float to i32 rounds towards zero and saturates, NaN is 0;
 /// anything to bool is `!= 0`.
 pub struct Cast {
     /// The type of the result.
     pub to: DType,
 }
 
-/// See [`Op::Dropout`](super::Op::Dropout).
+/// See [`Op::Dropout`].
 pub struct Dropout {
     /// Share of the elements that training drops.
     pub probability: f64,
 }
 
-/// See [`Op::StopGradient`](super::Op::StopGradient).
+/// See [`Op::StopGradient`].
 pub struct StopGradient;
 
 impl Unary {

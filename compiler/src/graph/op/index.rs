@@ -8,13 +8,13 @@ use super::text::{Reader, Writer};
 use super::{Op, OpError, Operation};
 use crate::graph::{Dim, TensorType};
 
-/// See [`Op::Gather`](super::Op::Gather).
+/// See [`Op::Gather`].
 pub struct Gather {
     /// The axis of the table.
     pub axis: usize,
 }
 
-/// See [`Op::OneHot`](super::Op::OneHot).
+/// See [`Op::OneHot`].
 pub struct OneHot {
     /// Size of the new last dimension.
     pub classes: usize,

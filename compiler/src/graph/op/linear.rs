@@ -8,10 +8,10 @@ use super::text::Reader;
 use super::{Op, OpError, Operation};
 use crate::graph::TensorType;
 
-/// See [`Op::MatMul`](super::Op::MatMul).
+/// See [`Op::MatMul`].
 pub struct MatMul;
 
-/// See [`Op::Linear`](super::Op::Linear).
+/// See [`Op::Linear`].
 pub struct Linear;
 
 impl Operation for MatMul {

@@ -33,13 +33,13 @@ pub struct LocalResponseNorm {
     pub k: f64,
 }
 
-/// See [`Op::Softmax`](super::Op::Softmax).
+/// See [`Op::Softmax`].
 pub struct Softmax {
     /// The axis.
     pub axis: usize,
 }
 
-/// See [`Op::LogSoftmax`](super::Op::LogSoftmax).
+/// See [`Op::LogSoftmax`].
 pub struct LogSoftmax {
     /// The axis.
     pub axis: usize,

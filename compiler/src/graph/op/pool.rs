@@ -42,13 +42,13 @@ pub struct AvgPool2d {
     pub count_include_pad: bool,
 }
 
-/// See [`Op::AdaptiveMaxPool2d`](super::Op::AdaptiveMaxPool2d).
+/// See [`Op::AdaptiveMaxPool2d`].
 pub struct AdaptiveMaxPool2d {
     /// Height, width.
     pub output: [usize; 2],
 }
 
-/// See [`Op::AdaptiveAvgPool2d`](super::Op::AdaptiveAvgPool2d).
+/// See [`Op::AdaptiveAvgPool2d`].
 pub struct AdaptiveAvgPool2d {
     /// Height, width.
     pub output: [usize; 2],

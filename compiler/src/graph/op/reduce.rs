@@ -19,7 +19,7 @@ pub enum ReduceKind {
     Prod,
 }
 
-/// See [`Op::Reduce`](super::Op::Reduce). Max and min are NaN if an element is.
+/// See [`Op::Reduce`]. Max and min are NaN if an element is.
 pub struct Reduce<'a> {
     /// What is computed. On i32: all but the mean; sums and products wrap.
     pub kind: ReduceKind,
@@ -29,7 +29,7 @@ pub struct Reduce<'a> {
     pub keep: bool,
 }
 
-/// See [`Op::ArgMax`](super::Op::ArgMax). A NaN counts as larger than any number.
+/// See [`Op::ArgMax`]. A NaN counts as larger than any number.
 pub struct ArgMax {
     /// The axis.
     pub axis: usize,

@@ -8,25 +8,25 @@ use super::text::{Reader, Writer};
 use super::{Op, OpError, Operation};
 use crate::graph::{Dim, Shape, TensorType};
 
-/// See [`Op::Reshape`](super::Op::Reshape).
+/// See [`Op::Reshape`].
 pub struct Reshape<'a> {
     /// The new shape.
     pub shape: &'a Shape,
 }
 
-/// See [`Op::Transpose`](super::Op::Transpose).
+/// See [`Op::Transpose`].
 pub struct Transpose<'a> {
     /// Axis `i` of the result is axis `order[i]` of the operand.
     pub order: &'a [usize],
 }
 
-/// See [`Op::Concat`](super::Op::Concat).
+/// See [`Op::Concat`].
 pub struct Concat {
     /// The axis.
     pub axis: usize,
 }
 
-/// See [`Op::Slice`](super::Op::Slice).
+/// See [`Op::Slice`].
 pub struct Slice<'a> {
     /// The axis.
     pub axis: usize,
@@ -38,7 +38,7 @@ pub struct Slice<'a> {
     pub step: usize,
 }
 
-/// See [`Op::Pad`](super::Op::Pad).
+/// See [`Op::Pad`].
 pub struct Pad<'a> {
     /// Before and after, an axis each.
     pub pads: &'a [(usize, usize)],
@@ -46,13 +46,13 @@ pub struct Pad<'a> {
     pub value: f64,
 }
 
-/// See [`Op::Broadcast`](super::Op::Broadcast).
+/// See [`Op::Broadcast`].
 pub struct Broadcast<'a> {
     /// The new shape.
     pub shape: &'a Shape,
 }
 
-/// See [`Op::Relayout`](super::Op::Relayout). The identity on elements.
+/// See [`Op::Relayout`]. The identity on elements.
 pub struct Relayout;
 
 impl Operation for Reshape<'_> {

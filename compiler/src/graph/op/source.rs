@@ -49,7 +49,7 @@ pub enum Distribution {
     },
 }
 
-/// See [`Op::Input`](super::Op::Input).
+/// See [`Op::Input`].
 pub struct Input;
 
 /// Sources have no operands, and their type is given with the node, not found by a rule.
