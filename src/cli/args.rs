@@ -15,7 +15,7 @@ pub const STDIN: &str = "-";
 /// Which net of a program, and with which sizes.
 #[derive(Args, Clone)]
 pub struct NetArgs {
-    /// Which net of the file (default: the last one)
+    /// Which net of the file, if it has several
     #[arg(long, value_name = "NAME")]
     pub net: Option<String>,
     /// Set a size (N=8) or a parameter of the net (depth=16); may be repeated

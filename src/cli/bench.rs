@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nnc::report::profile::{Profile, median};
-use nnc::{DType, Device, Model, Network, Tensor, TensorView};
+use nnc::{DType, Error, Model, Network, Tensor, TensorView};
 
 use super::args::{NetArgs, RunArgs, build, open_source, with_known_sizes};
 use super::run::views;
@@ -39,6 +39,17 @@ pub struct Args {
     how: RunArgs,
 }
 
+/// What `--json` prints, in this order.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    model: &'a str,
+    batch: usize,
+    threads: usize,
+    ms_min: f64,
+    ms_median: f64,
+    runs: usize,
+}
+
 /// How long is warmed up, and how long is timed, where the number of runs is not given.
 const WARM_UP: Duration = Duration::from_millis(300);
 const TIMED: Duration = Duration::from_secs(3);
@@ -49,9 +60,7 @@ pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
     let options = args.how.options(args.net.options());
     let threads = options.thread_count();
-    let on_cpu = options.chosen_device() == Device::Cpu;
     let network = with_known_sizes(build(&source, &options)?)?;
-    let flops = if on_cpu { run_flops(&network)? } else { 0 };
     let model = network.initialize(0)?;
     let inputs = made_up_inputs(&network);
     let inputs = views(&inputs);
@@ -63,26 +72,26 @@ pub fn run(args: &Args) -> Outcome {
     let [min_ms, median_ms] = [min, median].map(|t| t.as_secs_f64() * 1e3);
     let batch = batch_size(&network);
     if args.json {
-        let line = serde_json::json!({
-            "model": network.name(), "batch": batch, "threads": threads,
-            "ms_min": min_ms, "ms_median": median_ms, "runs": runs,
-        });
-        return terminal::print(&format!("{line}\n"));
+        let line = Line {
+            model: network.name(),
+            batch,
+            threads,
+            ms_min: min_ms,
+            ms_median: median_ms,
+            runs: times.len(),
+        };
+        let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
+        return terminal::print(&format!("{text}\n"));
     }
-    let speed = match flops {
+    let speed = match nnc::report::summary::summary(&network).totals.macs {
         0 => String::new(),
-        _ => format!(", {:.1} GFLOP/s", flops as f64 / median.as_secs_f64() / 1e9),
+        macs => format!(", {:.1} GFLOP/s", 2.0 * macs as f64 / median.as_secs_f64() / 1e9),
     };
     terminal::print(&format!(
         "{}, batch {batch}, {threads} thread{}: median {median_ms:.3} ms, minimum {min_ms:.3} ms of {runs} runs{speed}\n",
         network.name(),
         if threads == 1 { "" } else { "s" },
     ))
-}
-
-/// Floating-point operations of one run of the compiled program.
-fn run_flops(network: &Network) -> Outcome<u64> {
-    Ok(nnc::report::summary::summary(network).totals.macs * 2)
 }
 
 /// The first size of the first input.

@@ -91,7 +91,7 @@ fn read_one(spec: &TensorSpec, path: &Path, preprocess: Option<Preprocess>) -> R
     let picture = Picture::open(path)?;
     let sizes: Vec<Option<usize>> = spec.ty.shape[rank - 3..].iter().map(|d| d.size()).collect();
     let channels = sizes[0].unwrap_or(3);
-    let preprocess = preprocess.unwrap_or_else(|| Preprocess::guess(channels));
+    let preprocess = preprocess.unwrap_or_else(|| Preprocess::guess(sizes[0]));
     let array = preprocess.apply(&picture, channels, (sizes[1], sizes[2]))?.into_dyn();
     Ok(Tensor::F32(if rank == 4 { array.insert_axis(Axis(0)) } else { array }))
 }

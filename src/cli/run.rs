@@ -76,6 +76,15 @@ enum Runnable {
     Compiled(Compiled),
 }
 
+impl Runnable {
+    fn has_parameters(&self) -> bool {
+        match self {
+            Runnable::Network(network) => !network.parameters().is_empty(),
+            Runnable::Compiled(compiled) => !compiled.program().parameters.is_empty(),
+        }
+    }
+}
+
 fn preprocess(name: &str) -> Result<Preprocess, String> {
     match name {
         "imagenet" => Ok(Preprocess::ImageNet),
@@ -146,9 +155,11 @@ fn head(path: &Path) -> nnc::error::Result<Vec<u8>> {
 
 fn load(runnable: &Runnable, weights: Option<&Path>, seed: u64) -> Outcome<Model> {
     let Some(path) = weights else {
-        terminal::note(&format!(
-            "no --weights: they are drawn afresh (seed {seed}), the results mean nothing"
-        ));
+        if runnable.has_parameters() {
+            terminal::note(&format!(
+                "no --weights: they are drawn afresh (seed {seed}), the results mean nothing"
+            ));
+        }
         return Ok(match runnable {
             Runnable::Network(network) => network.initialize(seed)?,
             Runnable::Compiled(compiled) => compiled.initialize(seed)?,

@@ -1,6 +1,6 @@
 //! Files written whole or not at all.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use crate::Error;
@@ -30,7 +30,11 @@ fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     #[cfg(unix)]
     builder.permissions(mode);
-    let mut file = builder.tempfile_in(folder)?;
+    // The temporary file's own name, which the error has, would only confuse.
+    let mut file = builder.tempfile_in(folder).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => std::io::Error::other(format!("there is no folder `{}`", folder.display())),
+        kind => kind.into(),
+    })?;
     file.write_all(bytes)?;
     if let Some(old) = old {
         file.as_file().set_permissions(old.permissions())?;
@@ -56,6 +60,9 @@ mod tests {
     #[test]
     fn a_missing_folder_is_named() {
         let error = write("/no/such/folder/a.txt", b"").unwrap_err();
-        assert!(error.to_string().starts_with("cannot write `/no/such/folder/a.txt`: "), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "cannot write `/no/such/folder/a.txt`: there is no folder `/no/such/folder`"
+        );
     }
 }

@@ -49,9 +49,9 @@ pub enum Preprocess {
 }
 
 impl Preprocess {
-    /// What an input of that many channels most likely expects.
-    pub fn guess(channels: usize) -> Preprocess {
-        if channels == 3 { Preprocess::ImageNet } else { Preprocess::Mnist }
+    /// What an input of that many channels (`None`: any number) most likely expects.
+    pub fn guess(channels: Option<usize>) -> Preprocess {
+        if channels == Some(3) { Preprocess::ImageNet } else { Preprocess::Mnist }
     }
 
     /// The picture as `[channels, height, width]`, `channels` being 1 or 3. A side that is `None`

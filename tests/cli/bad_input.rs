@@ -66,8 +66,8 @@ fn wrong_programs() {
             ("check {}/empty.nn", "net"),
             ("run {}/missing.nn", "cannot read `"),
             ("compile {}/missing.nn", "cannot read `"),
-            ("summary examples/vgg.nn --set depth=12", "no VGG has 12 layers"),
-            ("summary examples/lenet.nn --set depth=1", "`depth`"),
+            ("summary examples/vgg.nn --set depth=12", "there is no VGG with 12 layers"),
+            ("summary examples/lenet.nn --set depth=1", "`--set depth`"),
             ("summary examples/lenet.nn --set N=0", "N"),
             ("summary examples/lenet.nn --set N=-1", "N"),
             ("summary examples/lenet.nn --set N=x", "N"),
@@ -93,7 +93,7 @@ net symbols() {
 fn a_program_without_end_on_standard_input() {
     let long = vec![b' '; 17 << 20];
     let shown = nnc_with_stdin("check -", &long).failed();
-    assert!(shown.contains("16 MiB"), "{shown}");
+    assert!(shown.contains("`<stdin>` is larger than"), "{shown}");
 }
 
 #[test]

@@ -87,3 +87,15 @@ fn eval_counts_what_is_right() {
         assert_eq!(nnc(&format!("{line} {batch}")).ok(), accuracy);
     }
 }
+
+/// Filters written out by hand, and sizes that are found in the picture.
+#[test]
+fn nets_without_weights_run_on_pictures_of_any_size() {
+    let output = nnc("run examples/pooling.nn --input examples/images/digits/7a.png");
+    assert_eq!(output.stderr, "", "nothing is said of weights");
+    insta::assert_snapshot!(output.ok());
+    let coffee = nnc("run examples/pooling.nn --input examples/images/coffee.png").ok();
+    assert!(coffee.starts_with("halved: f32[1, 3, 112, 112]\n"), "{coffee}");
+    let one_channel = nnc("run examples/pooling.nn --set C=1 --input examples/images/coffee.png").ok();
+    assert!(one_channel.starts_with("halved: f32[1, 1, 112, 112]\n"), "{one_channel}");
+}

@@ -56,6 +56,25 @@ fn check_reads_standard_input() {
 }
 
 #[test]
+fn check_checks_every_net_of_a_file() {
+    let two = format!("{TINY}{}", TINY.replace("net tiny", "net other").replace("use std.vision", ""));
+    let folder = scratch(&[
+        ("two.nn", two.as_bytes()),
+        ("one_wrong.nn", two.replace("relu -> maxpool(2)", "relv -> maxpool(2)").as_bytes()),
+        ("blocks.nn", b"block twice(x) { x + x }\n"),
+        ("wrong_blocks.nn", b"block twice(x { x + x }\n"),
+    ]);
+    assert!(nnc_in(folder.path(), "check {}/two.nn").ok().ends_with("two.nn: no errors\n"));
+    let shown = nnc_in(folder.path(), "check {}/one_wrong.nn").failed();
+    assert_eq!(shown.matches("`relv`").count(), 2, "both nets: {shown}");
+    assert!(nnc_in(folder.path(), "check {}/blocks.nn").ok().contains("no errors in its syntax"));
+    nnc_in(folder.path(), "check {}/wrong_blocks.nn").failed();
+    let several = nnc_in(folder.path(), "summary {}/two.nn").failed();
+    assert!(several.contains("--net"), "{several}");
+    nnc_in(folder.path(), "summary {}/two.nn --net other").ok();
+}
+
+#[test]
 fn all_examples_are_right_and_tidy() {
     for entry in std::fs::read_dir(crate::support::repository("examples")).expect("there are examples") {
         let path = entry.expect("it can be read").path();
