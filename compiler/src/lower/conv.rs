@@ -1,5 +1,5 @@
-//! Dense convolutions, eight output channels at a time: the fast path, with whatever follows in
-//! the group computed while the sums are in registers.
+//! Dense and depthwise convolutions, eight output channels at a time: the fast path, with whatever
+//! follows in the group computed while the sums are in registers.
 //!
 //! A task is an image, some rows of the result and some blocks of eight output channels:
 //! 1. The input rows it needs are [staged](super::conv_stage) in scratch with their padding, so
@@ -36,10 +36,23 @@ const TASKS: u64 = 32;
 /// Rows below which splitting the output channels is better: staged rows overlap.
 const LEAST_ROWS: usize = 4;
 
+/// Scratch for the staged rows of one depthwise block: half of L1d (48 KiB).
+const DEPTHWISE_STAGE_BYTES: usize = 24 << 10;
+
+/// Which input channels an output channel sums over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// All of them.
+    Dense,
+    /// Its own.
+    Depthwise,
+}
+
 /// A group with a convolution, and where its operands are.
 pub(super) struct ConvGroup<'a> {
     pub name: &'a str,
     pub conv: &'a Conv2d,
+    pub form: Form,
     pub anchor: NodeId,
     /// The pooling and its windows.
     pub pool: Option<(NodeId, &'a Window)>,
@@ -94,6 +107,7 @@ pub(super) struct Task {
     pub first_conv_row: Index,
     pub source: Source,
     pub weights: BufferId,
+    pub x: BufferId,
 }
 
 impl ConvGroup<'_> {
@@ -119,9 +133,14 @@ impl ConvGroup<'_> {
             first_conv_row,
             source: Source::Direct(x),
             weights,
+            x,
         };
         if self.needs_stage() {
-            task.source = Source::Staged(self.stage(&mut b, &geometry, &task, x));
+            let staged = self.stage_buffer(&mut b, &geometry);
+            task.source = Source::Staged(staged);
+            if self.form == Form::Dense {
+                self.stage(&mut b, &geometry, &task, staged);
+            }
         }
         match self.pool {
             None => self.rows(&mut b, &geometry, &task),
@@ -130,6 +149,15 @@ impl ConvGroup<'_> {
         let failed = b.failed;
         let (kernel, args) = b.finish();
         (!failed && is_vectorisable(&kernel)).then_some((kernel, args))
+    }
+
+    /// Stages the rows of one depthwise block.
+    pub fn stage_block(&self, b: &mut Builder, geometry: &Geometry, task: &Task, block: &Index) {
+        if self.form == Form::Depthwise
+            && let Source::Staged(staged) = task.source
+        {
+            self.stage_channels(b, geometry, task, staged, [block, &Index::default()]);
+        }
     }
 
     fn needs_stage(&self) -> bool {
@@ -141,6 +169,7 @@ impl ConvGroup<'_> {
         let out = b.bind(&self.out, Access::Write, "out");
         b.serial("ob", geometry.task_blocks, |b, ob| {
             let block = task.first_block.clone() + ob;
+            self.stage_block(b, geometry, task, &block);
             b.serial("r", geometry.task_rows, |b, r| {
                 let row = task.first_row.clone() + r.clone();
                 let inside = Guard::between(&row, 0, geometry.rows as i64, b.extents());
@@ -167,7 +196,10 @@ impl ConvGroup<'_> {
             input: [self.x.shape[1], self.x.shape[2], self.x.shape[3]],
             conv,
             kernel,
-            in_block: self.weights.shape[4],
+            in_block: match self.form {
+                Form::Dense => self.weights.shape[4],
+                Form::Depthwise => BLOCK,
+            },
             blocks,
             task_blocks: blocks,
             rows,
@@ -175,7 +207,8 @@ impl ConvGroup<'_> {
             conv_rows: 0,
             staged: [0; 2],
         };
-        let flops = 2 * conv_shape.iter().product::<usize>() * g.input[0] * kernel[0] * kernel[1];
+        let flops =
+            2 * conv_shape.iter().product::<usize>() * self.weights.shape[1..5].iter().product::<usize>();
         self.split(&mut g, flops as u64);
         g.conv_rows = self.conv_rows(g.task_rows);
         g.staged = [self.reach(0, g.conv_rows, &g), self.reach(1, g.conv[1], &g)];
@@ -186,8 +219,12 @@ impl ConvGroup<'_> {
     fn split(&self, g: &mut Geometry, flops: u64) {
         let images = self.x.shape[0].max(1);
         let wanted = (flops / TASK_FLOPS).clamp(1, TASKS) as usize;
-        let row_bytes = 4 * g.input[0].next_multiple_of(g.in_block) * self.reach(1, g.conv[1], g);
-        let fits = |rows: usize| self.reach(0, self.conv_rows(rows), g) * row_bytes <= STAGE_BYTES;
+        let (channels, bytes) = match self.form {
+            Form::Dense => (g.input[0].next_multiple_of(g.in_block), STAGE_BYTES),
+            Form::Depthwise => (BLOCK, DEPTHWISE_STAGE_BYTES),
+        };
+        let row_bytes = 4 * channels * self.reach(1, g.conv[1], g);
+        let fits = |rows: usize| self.reach(0, self.conv_rows(rows), g) * row_bytes <= bytes;
         let mut most = g.rows;
         if self.needs_stage() {
             most = (1..=g.rows).take_while(|&r| fits(r)).last().unwrap_or(1);

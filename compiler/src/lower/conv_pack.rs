@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::access::Place;
 use super::builder::{Builder, Operand, Scope};
-use super::conv::{BLOCK, ConvGroup, one_row};
+use super::conv::{BLOCK, ConvGroup, Form, one_row};
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, sizes};
 use super::{LowerError, Lowering};
@@ -26,12 +26,12 @@ impl<'a> Lowering<'a> {
         out: &Place,
     ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
         let Some(found) = self.dense_conv_parts(scope, nodes) else { return Ok(None) };
-        let (anchor, conv, pool, mut x) = found;
+        let (anchor, conv, form, pool, mut x) = found;
         if !matches!(out.layout, Layout::Plain | Layout::Blocked(8)) {
             return Ok(None);
         }
         let weight = self.graph.operands(anchor)[1];
-        let in_block = if x.layout == Layout::Plain { 1 } else { BLOCK };
+        let in_block = if x.layout == Layout::Plain || form == Form::Depthwise { 1 } else { BLOCK };
         let weights = self.packed_weights(weight, in_block)?;
         let mut scope = self.padded_scope(scope, weight, sizes(self.graph.node(anchor))[1])?;
         let mut out = out.clone();
@@ -42,7 +42,7 @@ impl<'a> Lowering<'a> {
         }
         let (lanes, registers) = (self.target.lanes, self.target.vector_registers);
         let result = nodes[nodes.len() - 1];
-        let group = ConvGroup { name, conv, anchor, pool, result, x, weights, out, lanes, registers };
+        let group = ConvGroup { name, conv, form, anchor, pool, result, x, weights, out, lanes, registers };
         Ok(group.kernel(&scope))
     }
 
@@ -74,7 +74,13 @@ impl<'a> Lowering<'a> {
             return None;
         }
         let some = x.elements() > 0 && sizes(graph.node(anchor)).iter().all(|&n| n > 0);
-        (conv.groups == 1 && f32s && layout && lanes && some).then(|| (anchor, conv, pool, x.clone()))
+        let [inputs, outputs] = [x.shape[1], sizes(graph.node(anchor))[1]];
+        let form = match conv.groups {
+            1 => Form::Dense,
+            g if g == inputs && g == outputs && x.layout != Layout::Plain => Form::Depthwise,
+            _ => return None,
+        };
+        (f32s && layout && lanes && some).then(|| (anchor, conv, form, pool, x.clone()))
     }
 
     /// `[O, C, KH, KW]` as `[O/8, C/b, KH, KW, b, 8]`, zeros where there is no channel.
@@ -146,7 +152,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-type ConvParts<'a> = (NodeId, &'a Conv2d, Option<(NodeId, &'a Window)>, Place);
+type ConvParts<'a> = (NodeId, &'a Conv2d, Form, Option<(NodeId, &'a Window)>, Place);
 
 /// Reads an element of the value that is repacked.
 type Read<'r> = dyn Fn(&mut Builder, &[Index]) -> Expr + 'r;

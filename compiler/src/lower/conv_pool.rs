@@ -51,6 +51,7 @@ impl ConvGroup<'_> {
         self.borders(b, geometry, &rows, left, kind);
         b.serial("ob", geometry.task_blocks, |b, ob| {
             let block = task.first_block.clone() + ob;
+            self.stage_block(b, geometry, task, &block);
             self.conv_rows_of_block(b, geometry, task, &rows, &block, (pool, left, kind));
             b.serial("r", geometry.task_rows, |b, r| {
                 let row = task.first_row.clone() + r.clone();

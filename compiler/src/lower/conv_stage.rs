@@ -3,7 +3,7 @@
 use nnc_runtime::DType;
 
 use super::builder::Builder;
-use super::conv::{ConvGroup, Geometry, Task};
+use super::conv::{ConvGroup, Form, Geometry, Task};
 use super::elementwise::f32;
 use crate::graph::Layout;
 use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
@@ -12,48 +12,67 @@ use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
 const STEP: usize = 4;
 
 impl ConvGroup<'_> {
-    /// Copies the rows; the scratch buffer `[C/b, rows, columns, b]`.
-    pub fn stage(&self, b: &mut Builder, geometry: &Geometry, task: &Task, x: BufferId) -> BufferId {
-        let [channels, height, width] = geometry.input;
+    /// The scratch buffer `[C/b, rows, columns, b]`; of one block for a depthwise convolution.
+    pub fn stage_buffer(&self, b: &mut Builder, geometry: &Geometry) -> BufferId {
         let [rows, columns] = geometry.staged;
-        let blocks = channels.div_ceil(geometry.in_block);
-        let staged =
-            b.kernel.buffer("rows", DType::F32, &[blocks, rows, columns, geometry.in_block], Memory::Scratch);
+        let blocks = match self.form {
+            Form::Dense => geometry.input[0].div_ceil(geometry.in_block),
+            Form::Depthwise => 1,
+        };
+        let shape = [blocks, rows, columns, geometry.in_block];
+        b.kernel.buffer("rows", DType::F32, &shape, Memory::Scratch)
+    }
+
+    /// Copies the rows of all channels.
+    pub fn stage(&self, b: &mut Builder, geometry: &Geometry, task: &Task, staged: BufferId) {
+        let blocks = geometry.input[0].div_ceil(geometry.in_block);
+        b.serial("ic", blocks, |b, ic| self.stage_channels(b, geometry, task, staged, [&ic, &ic]));
+    }
+
+    /// Copies the rows of one block of channels, `from` in the input, `to` in scratch.
+    pub fn stage_channels(
+        &self,
+        b: &mut Builder,
+        geometry: &Geometry,
+        task: &Task,
+        staged: BufferId,
+        [from, to]: [&Index; 2],
+    ) {
+        let [_, height, width] = geometry.input;
+        let [rows, columns] = geometry.staged;
         let [top, _, left, _] = self.conv.padding;
         let first = task.first_conv_row.clone() * self.conv.stride[0] as i64 - top;
         let copied = width.min(columns.saturating_sub(left));
-        b.serial("ic", blocks, |b, ic| {
-            b.serial("r", rows, |b, r| {
-                let row = first + r.clone();
-                let inside = Guard::between(&row, 0, height as i64, b.extents());
-                let (low, high) = row.range(b.extents());
-                let line = Line { group: self, from: x, to: staged, n: &task.n, ic: &ic, r: &r, row: &row };
-                b.when(inside, |b| {
-                    line.zeros(b, 0, left.min(columns));
-                    line.copy(b, left, copied);
-                    line.zeros(b, left + copied, columns.saturating_sub(left + copied));
-                });
-                if low < 0 {
-                    let above = Guard(Index::from(-1i64) - row.clone());
-                    b.when(vec![above], |b| line.zeros(b, 0, columns));
-                }
-                if high >= height as i64 {
-                    let below = Guard(row.clone() - height);
-                    b.when(vec![below], |b| line.zeros(b, 0, columns));
-                }
+        b.serial("r", rows, |b, r| {
+            let row = first + r.clone();
+            let inside = Guard::between(&row, 0, height as i64, b.extents());
+            let (low, high) = row.range(b.extents());
+            let line = Line { group: self, task, staged, from, to, r: &r, row: &row };
+            b.when(inside, |b| {
+                line.zeros(b, 0, left.min(columns));
+                line.copy(b, left, copied);
+                line.zeros(b, left + copied, columns.saturating_sub(left + copied));
             });
+            if low < 0 {
+                let above = Guard(Index::from(-1i64) - row.clone());
+                b.when(vec![above], |b| line.zeros(b, 0, columns));
+            }
+            if high >= height as i64 {
+                let below = Guard(row.clone() - height);
+                b.when(vec![below], |b| line.zeros(b, 0, columns));
+            }
         });
-        staged
     }
 }
 
 /// One row of one block of channels.
 struct Line<'l> {
     group: &'l ConvGroup<'l>,
-    from: BufferId,
-    to: BufferId,
-    n: &'l Index,
-    ic: &'l Index,
+    task: &'l Task,
+    staged: BufferId,
+    /// Block of channels in the input, and in the scratch buffer.
+    from: &'l Index,
+    to: &'l Index,
     /// In the scratch buffer.
     r: &'l Index,
     /// In the input.
@@ -73,11 +92,11 @@ impl Line<'_> {
     }
 
     fn copy(&self, b: &mut Builder, first: usize, count: usize) {
-        let from = self.from;
+        let from = self.task.x;
         let blocked = matches!(self.group.x.layout, Layout::Blocked(_));
         self.elements(b, first, count, &mut |line, column, in_block| {
             let column = column - first;
-            let mut at = vec![line.n.clone(), line.ic.clone(), line.row.clone(), column];
+            let mut at = vec![line.task.n.clone(), line.from.clone(), line.row.clone(), column];
             if blocked {
                 at.push(in_block);
             }
@@ -123,6 +142,6 @@ impl Line<'_> {
     }
 
     fn store(&self, b: &mut Builder, column: Index, in_block: Index, value: Expr) {
-        b.store(self.to, vec![self.ic.clone(), self.r.clone(), column, in_block], value);
+        b.store(self.staged, vec![self.to.clone(), self.r.clone(), column, in_block], value);
     }
 }

@@ -1,4 +1,4 @@
-//! The inner loops of a dense convolution: a tile of pixels by eight channels in registers.
+//! The inner loops of a convolution: a tile of pixels by eight channels in registers.
 //!
 //! With 16 vector registers of 4 lanes: 6 pixels × 2 vectors of sums, the 2 vectors of weights and
 //! one broadcast input. 12 independent chains keep two multiply-add units of latency 4 busy, and a
@@ -8,7 +8,7 @@ use nnc_runtime::DType;
 
 use super::access::position;
 use super::builder::Builder;
-use super::conv::{BLOCK, ConvGroup, Geometry, Source, Task};
+use super::conv::{BLOCK, ConvGroup, Form, Geometry, Source, Task};
 use super::elementwise::{f32, fma};
 use crate::graph::{Layout, NodeId};
 use crate::kernel::{BufferId, Expr, Guard, Index, LoopKind, Memory};
@@ -145,17 +145,55 @@ impl Tile<'_> {
             x: b.kernel.buffer("xs", DType::F32, &[lanes], Memory::Register),
         };
         self.start(b, &registers);
-        let (full, rest) = {
-            let (channels, block) = (self.geometry.input[0], self.geometry.in_block);
-            (channels / block, channels % block)
-        };
-        b.serial("ic", full, |b, ic| self.steps(b, &registers, ic, self.geometry.in_block));
-        if rest > 0 {
-            self.steps(b, &registers, Index::from(full), rest);
+        if self.group.form == Form::Depthwise {
+            self.depthwise_steps(b, &registers);
+        } else {
+            self.dense_steps(b, &registers);
         }
         b.unroll("p", self.pixels, |b, p| {
             let column = self.column.clone() + p.clone();
             finish(b, &Sums::new(registers.sums, p), column);
+        });
+    }
+
+    /// The multiply-adds of a dense convolution.
+    fn dense_steps(&self, b: &mut Builder, registers: &Registers) {
+        let (full, rest) = {
+            let (channels, block) = (self.geometry.input[0], self.geometry.in_block);
+            (channels / block, channels % block)
+        };
+        b.serial("ic", full, |b, ic| self.steps(b, registers, ic, self.geometry.in_block));
+        if rest > 0 {
+            self.steps(b, registers, Index::from(full), rest);
+        }
+    }
+
+    /// The multiply-adds of a depthwise convolution: the input comes in vectors, too.
+    fn depthwise_steps(&self, b: &mut Builder, registers: &Registers) {
+        let lanes = self.group.lanes;
+        let [kernel_h, kernel_w] = self.geometry.kernel;
+        let small = kernel_h * kernel_w <= UNROLLED_STEPS;
+        let how = if small { LoopKind::Unroll } else { LoopKind::Serial };
+        let zero = Index::default();
+        let channel = match self.task.source {
+            Source::Staged(_) => &zero,
+            Source::Direct(_) => self.block,
+        };
+        b.repeat(how, "kh", kernel_h, |b, kh| {
+            b.repeat(how, "kw", kernel_w, |b, kw| {
+                self.load_weights(b, registers, [&zero, &kh, &kw, &zero]);
+                b.unroll("p", self.pixels, |b, p| {
+                    b.unroll("v", BLOCK / lanes, |b, v| {
+                        b.vector(lanes, |b, lane| {
+                            let in_block = v.clone() * lanes as i64 + lane.clone();
+                            let x = self.input(&p, [channel, &kh, &kw, &in_block]);
+                            let sum = vec![p, v.clone(), lane.clone()];
+                            let w = Expr::Load(registers.weights, vec![v, lane]);
+                            b.store(registers.sums, sum.clone(), fma(x, w, Expr::Load(registers.sums, sum)));
+                        });
+                    });
+                });
+            });
         });
     }
 
@@ -194,10 +232,10 @@ impl Tile<'_> {
         });
     }
 
-    /// The multiply-adds of one input channel at one place of the kernel.
-    fn step(&self, b: &mut Builder, registers: &Registers, [ic, kh, kw, i]: [&Index; 4]) {
-        let (lanes, vectors) = (self.group.lanes, BLOCK / self.group.lanes);
-        b.unroll("v", vectors, |b, v| {
+    /// The weights of eight output channels for one input channel at one place of the kernel.
+    fn load_weights(&self, b: &mut Builder, registers: &Registers, [ic, kh, kw, i]: [&Index; 4]) {
+        let lanes = self.group.lanes;
+        b.unroll("v", BLOCK / lanes, |b, v| {
             b.vector(lanes, |b, lane| {
                 let oc = v.clone() * lanes as i64 + lane.clone();
                 let at = [self.block, ic, kh, kw, i].map(Index::clone);
@@ -205,6 +243,12 @@ impl Tile<'_> {
                 b.store(registers.weights, vec![v, lane], w);
             });
         });
+    }
+
+    /// The multiply-adds of one input channel at one place of the kernel.
+    fn step(&self, b: &mut Builder, registers: &Registers, [ic, kh, kw, i]: [&Index; 4]) {
+        let (lanes, vectors) = (self.group.lanes, BLOCK / self.group.lanes);
+        self.load_weights(b, registers, [ic, kh, kw, i]);
         b.unroll("p", self.pixels, |b, p| {
             let x = self.input(&p, [ic, kh, kw, i]);
             b.vector(lanes, |b, lane| b.store(registers.x, vec![lane], x));
