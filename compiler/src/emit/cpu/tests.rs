@@ -1,5 +1,6 @@
 //! Emitted code against the kernel interpreter, bit for bit.
 
+mod random;
 mod samples;
 
 use nnc_runtime::DType;
