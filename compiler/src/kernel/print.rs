@@ -325,3 +325,6 @@ fn flops(n: u64) -> String {
         None => format!("{n} FLOP"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
 use super::*;
+use crate::kernel::LoopKind;
 use crate::kernel::interpret::{Block, Order, run_kernel};
 use crate::kernel::verify::verify;
 
@@ -212,4 +213,32 @@ fn tile_flops(rows: usize, vectors: usize) -> f64 {
         best = best.min(start.elapsed().as_secs_f64());
     }
     kernel.flops as f64 * 3_000.0 / best
+}
+
+#[test]
+fn a_row_sum_becomes_this_cranelift_ir() {
+    let mut k = Kernel::new("row_sum_relu");
+    let x = k.buffer("x", DType::F32, &[16, 100, 4], Memory::Global(Access::Read));
+    let y = k.buffer("y", DType::F32, &[16, 4], Memory::Global(Access::Write));
+    let acc = k.buffer("acc", DType::F32, &[4], Memory::Register);
+    let n = k.task("n", 16);
+    let (l1, i, l2, l3) = (k.var("l", 4), k.var("i", 100), k.var("l", 4), k.var("l", 4));
+    let vector = |l, stmt| samples::over(l, LoopKind::Vector, vec![stmt]);
+    let clear = vector(l1, samples::store(acc, vec![l1.into()], samples::f(0.0)));
+    let sum = samples::binary(
+        crate::kernel::BinOp::Add,
+        samples::load(acc, vec![l2.into()]),
+        samples::load(x, vec![n.into(), i.into(), l2.into()]),
+    );
+    let step = vector(l2, samples::store(acc, vec![l2.into()], sum));
+    let relu = samples::unary(crate::kernel::UnOp::Relu, samples::load(acc, vec![l3.into()]));
+    let out = vector(l3, samples::store(y, vec![n.into(), l3.into()], relu));
+    k.body = vec![clear, samples::over(i, LoopKind::Serial, vec![step]), out];
+    check(&k, true);
+    let verified = verify(&k).expect("is right");
+    let options = EmitOptions { clif: true, asm: false };
+    let code = compile(&[verified], &CpuTarget::host(), &options).expect("compiles");
+    let text = code.clif.expect("asked for");
+    // The calling convention is the host's.
+    insta::assert_snapshot!(text.replace("apple_aarch64", "system_v"));
 }
