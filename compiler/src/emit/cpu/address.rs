@@ -14,7 +14,7 @@ use nnc_runtime::program::Access;
 
 use super::function::{Binding, Emitter};
 use crate::kernel::index::Atom;
-use crate::kernel::{BufferId, Expr, Guard, Index, Kernel, Memory, Stmt, Var};
+use crate::kernel::{BufferId, Expr, Guard, Index, Memory, Stmt, Var};
 
 /// Pointers that an innermost loop carries; more would not stay in registers.
 const MOST_INDUCTIONS: usize = 8;
@@ -273,7 +273,7 @@ impl Emitter<'_, '_> {
     /// Makes the pointers known that the body of a loop needs, as far as its variable and those
     /// around it say, so that loops inside do not compute them again and again.
     pub fn hoist_pointers(&mut self, body: &[Stmt]) {
-        for (buffer, index) in accesses(self.kernel, body) {
+        for (buffer, index) in accesses(body) {
             if self.kernel.buffer_of(buffer).memory == Memory::Register {
                 continue;
             }
@@ -296,7 +296,7 @@ impl Emitter<'_, '_> {
     /// The pointers that an innermost loop over `v` needs and that move with it.
     pub fn induction_keys(&mut self, v: Var, body: &[Stmt]) -> Vec<(BufferId, Index)> {
         let mut keys = vec![];
-        for (buffer, index) in accesses(self.kernel, body) {
+        for (buffer, index) in accesses(body) {
             if self.kernel.buffer_of(buffer).memory == Memory::Register {
                 continue;
             }
@@ -324,11 +324,11 @@ impl Emitter<'_, '_> {
 }
 
 /// All loads and stores.
-pub fn accesses<'k>(kernel: &'k Kernel, body: &'k [Stmt]) -> Vec<(BufferId, &'k [Index])> {
+pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
     let mut out = vec![];
     for s in body {
         match s {
-            Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(kernel, body)),
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
             Stmt::Store { buffer, index, value } => {
                 out.push((*buffer, index.as_slice()));
                 value.walk(&mut |e| {

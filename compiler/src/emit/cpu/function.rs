@@ -221,7 +221,7 @@ impl<'k> Emitter<'k, '_> {
     }
 
     fn indexes_registers(&self, var: Var, body: &[Stmt]) -> bool {
-        accesses(self.kernel, body).iter().any(|(b, i)| {
+        accesses(body).iter().any(|(b, i)| {
             self.kernel.buffer_of(*b).memory == Memory::Register && i.iter().any(|i| i.mentions(var))
         })
     }

@@ -35,7 +35,10 @@ pub fn vector_type(dtype: DType) -> Type {
 /// True if the buffer's elements can be held four by four.
 fn groups(b: &Buffer) -> bool {
     let (Some((&last, outer)), Some(n)) = (b.strides.split_last(), b.shape.last()) else { return false };
-    b.dtype != DType::Bool && last == 1 && n % LANES == 0 && outer.iter().all(|s| s % LANES == 0)
+    b.dtype != DType::Bool
+        && last == 1
+        && n.is_multiple_of(LANES)
+        && outer.iter().all(|s| s.is_multiple_of(LANES))
 }
 
 /// For each buffer of the kernel, if it is a register buffer, whether vectors hold it.

@@ -70,7 +70,7 @@ fn check(kernel: &Kernel, special: bool) {
     for b in kernel.params() {
         let cell = |i: usize| match b.dtype {
             DType::I32 => (sample(i, false) as i32) as u32,
-            DType::Bool => (i % 3 == 0) as u32,
+            DType::Bool => (i.is_multiple_of(3)) as u32,
             _ => sample(i, special).to_bits(),
         };
         blocks.push(match b.memory {
@@ -129,7 +129,7 @@ fn functions_are_aligned_and_the_same_each_time() {
     let options = EmitOptions { clif: true, asm: true };
     let code = compile(&verified, &CpuTarget::host(), &options).expect("compiles");
     assert_eq!(code, compile(&verified, &CpuTarget::host(), &options).expect("compiles"));
-    assert!(code.offsets.iter().all(|o| o % ALIGNMENT == 0));
+    assert!(code.offsets.iter().all(|o| o.is_multiple_of(ALIGNMENT)));
     assert_eq!(code.offsets.len(), 6);
 }
 

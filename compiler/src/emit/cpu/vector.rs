@@ -58,7 +58,7 @@ impl Analysis<'_> {
     /// True if the body can run four iterations at a time.
     pub fn vectorisable(&self, body: &[Stmt]) -> bool {
         let extent = self.kernel.vars[self.var.0 as usize].extent;
-        if extent == 0 || extent % LANES != 0 || !body.iter().all(|s| self.stmt(s)) {
+        if extent == 0 || !extent.is_multiple_of(LANES) || !body.iter().all(|s| self.stmt(s)) {
             return false;
         }
         let (mut stores, mut loads) = (vec![], vec![]);
