@@ -180,8 +180,11 @@ impl Evaluator<'_> {
                 }
                 None => {
                     let most = declared.names.len();
-                    let title =
-                        format!("`{}` takes at most {most} arguments, found {positional}", declared.name);
+                    let plural = if most == 1 { "" } else { "s" };
+                    let title = format!(
+                        "`{}` takes at most {most} argument{plural}, found {positional}",
+                        declared.name
+                    );
                     let d = self.located(title, arg.span, "one too many");
                     let d = declared.label(d);
                     self.report(d);

@@ -67,7 +67,7 @@ impl Loader for NoFiles {
 }
 
 /// Evaluation recurses over syntax and calls; both are limited so that this is enough.
-const STACK_BYTES: usize = 1 << 29;
+const STACK_BYTES: usize = 1 << 28;
 
 /// Builds the net of file `root`.
 ///

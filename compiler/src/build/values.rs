@@ -182,15 +182,24 @@ impl Value {
             Value::DType(t) => t.to_string(),
             Value::Tensor(n) => graph.node(*n).ty.to_string(),
             Value::None => "none".to_string(),
-            Value::List(items) => {
-                let parts: Vec<String> = items.iter().map(|v| v.show(graph)).collect();
-                format!("[{}]", parts.join(", "))
-            }
-            Value::Tuple(t) => {
-                let parts: Vec<String> = t.parts.iter().map(|v| v.show(graph)).collect();
-                format!("({})", parts.join(", "))
-            }
+            // Long lists and lists in lists are cut short: their text is for messages.
+            Value::List(items) => format!("[{}]", show_parts(items, graph)),
+            Value::Tuple(t) => format!("({})", show_parts(&t.parts, graph)),
             other => other.describe(graph),
         }
     }
+}
+
+/// The first parts; lists inside them by their length.
+fn show_parts(parts: &[Value], graph: &Graph) -> String {
+    const MOST: usize = 32;
+    let shown = parts.iter().take(MOST).map(|v| match v {
+        Value::List(_) | Value::Tuple(_) => v.describe(graph),
+        other => other.show(graph),
+    });
+    let mut texts: Vec<String> = shown.collect();
+    if parts.len() > MOST {
+        texts.push("…".to_string());
+    }
+    texts.join(", ")
 }

@@ -20,7 +20,10 @@ pub(super) const FUNCTIONS: &[Row] = &[
 
 fn list(ev: &mut Evaluator, a: &Args, name: &str) -> Eval<Vec<Value>> {
     match a.value(name) {
-        Value::List(items) => Ok(items.to_vec()),
+        Value::List(items) => {
+            ev.charge(items.len(), a.span())?;
+            Ok(items.to_vec())
+        }
         Value::Tuple(t) => Ok(t.parts.clone()),
         _ => Err(a.wrong(ev, name, "a list")),
     }
@@ -42,6 +45,7 @@ fn range(ev: &mut Evaluator, a: &Args) -> Eval<Value> {
     if to.saturating_sub(from) > 1_000_000 {
         return Err(a.wrong(ev, "to", "at most 1000000 more than `from`"));
     }
+    ev.charge(to.saturating_sub(from).max(0) as usize, a.span())?;
     Ok(Value::list((from..to).map(Value::Int).collect()))
 }
 
@@ -62,6 +66,7 @@ fn zip(ev: &mut Evaluator, a: &Args) -> Eval<Value> {
         let message = format!("expected {len} elements, found {}", lists[i].len());
         return Err(ev.error(title, a.rest[i].span, message));
     }
+    ev.charge(len.saturating_mul(lists.len()), a.span())?;
     let row = |i: usize| Value::tuple(lists.iter().map(|l| l[i].clone()).collect());
     Ok(Value::list((0..len).map(row).collect()))
 }

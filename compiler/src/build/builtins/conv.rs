@@ -85,7 +85,7 @@ fn padding(
     let shape = ev.graph.node(x).ty.shape.clone();
     let mut out = [0; 4];
     for i in 0..2 {
-        let reach = (kernel[i] - 1).saturating_mul(dilation[i]) + 1;
+        let reach = (kernel[i] - 1).saturating_mul(dilation[i]).saturating_add(1);
         let size = shape.get(2 + i).and_then(|d| d.size());
         let total = match (size, stride[i]) {
             (_, 1) => reach - 1,

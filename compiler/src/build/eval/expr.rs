@@ -82,6 +82,7 @@ impl Evaluator<'_> {
                 StrPart::Expr(e) => {
                     let value = self.expr(e)?;
                     out.push_str(&value.show(&self.graph));
+                    self.charge(out.len(), e.span)?;
                 }
             }
         }
@@ -94,6 +95,7 @@ impl Evaluator<'_> {
             let message = format!("{from}..{to}");
             return Err(self.error(format!("a range may have at most {MAX_RANGE} elements"), span, message));
         }
+        self.charge(to.saturating_sub(from).max(0) as usize, span)?;
         Ok(Value::list((from..to).map(Value::Int).collect()))
     }
 

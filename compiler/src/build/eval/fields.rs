@@ -102,6 +102,7 @@ impl Evaluator<'_> {
                 return Err(self.error("only tensors and lists have elements", value.span, message));
             }
         };
+        self.charge(items.len(), span)?;
         let len = items.len() as i64;
         match subscripts {
             [Subscript::At(e)] => {

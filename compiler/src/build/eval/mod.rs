@@ -139,6 +139,12 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
+    /// Counts the work of something that takes as many steps as a list has elements.
+    pub(crate) fn charge(&mut self, elements: usize, span: Span) -> Eval<()> {
+        self.steps = self.steps.saturating_add(elements);
+        self.tick(span)
+    }
+
     /// Goes one level down in a syntax tree or a call.
     pub(super) fn deeper<T>(&mut self, span: Span, f: impl FnOnce(&mut Self) -> Eval<T>) -> Eval<T> {
         if self.depth >= MAX_DEPTH {

@@ -9,6 +9,9 @@ use super::{Evaluator, Site};
 use crate::graph::op::{Binary, Unary};
 use crate::graph::{Dim, NodeId, Op};
 
+/// Longest text of a symbolic size.
+const MAX_SIZE_TEXT: usize = 500;
+
 /// An operand: its value and its text.
 #[derive(Clone, Copy)]
 struct Operand<'v> {
@@ -116,6 +119,7 @@ impl Evaluator<'_> {
                 self.as_pair(pair, op, x, y)
             }
             (Value::List(a), Value::List(b)) if op == BinaryOp::Add => {
+                self.charge(a.len() + b.len(), span)?;
                 Ok(Value::list(a.iter().chain(b.iter()).cloned().collect()))
             }
             _ => Err(self.bad_operands(op, x, y)),
@@ -160,32 +164,43 @@ impl Evaluator<'_> {
         let (Some(a), Some(b)) = (x.value.as_dim(), y.value.as_dim()) else {
             return Err(self.bad_operands(op, x, y));
         };
-        match op {
-            BinaryOp::Add => Ok(Value::dim(a + b)),
-            BinaryOp::Sub => Ok(Value::dim(a - b)),
-            BinaryOp::Mul => Ok(Value::dim(a * b)),
+        let result = match op {
+            BinaryOp::Add => a + b,
+            BinaryOp::Sub => a - b,
+            BinaryOp::Mul => a * b,
             BinaryOp::Div => match a.exact_div(&b) {
-                Some(d) => Ok(Value::dim(d)),
-                None => Err(self.error_help(
-                    format!("`{a} / {b}` is not exact for every size"),
-                    span,
-                    "integers divide exactly, or not at all",
-                    Some("use `floor_div` or `ceil_div`, or make the size known with `--set`".to_string()),
-                )),
-            },
-            BinaryOp::Rem => match (a.exact_div(&b), b.known()) {
-                (Some(_), _) => Ok(Value::Int(0)),
-                (None, _) => {
-                    let floor = a.floor_div(&b);
-                    Ok(Value::dim(a - floor * b))
+                Some(d) => d,
+                None => {
+                    return Err(self.error_help(
+                        format!("`{a} / {b}` is not exact for every size"),
+                        span,
+                        "integers divide exactly, or not at all",
+                        Some(
+                            "use `floor_div` or `ceil_div`, or make the size known with `--set`".to_string(),
+                        ),
+                    ));
                 }
             },
-            _ => Err(self.bad_operands(op, x, y)),
+            BinaryOp::Rem => match (a.exact_div(&b), b.known()) {
+                (Some(_), _) => Dim::constant(0),
+                (None, _) => {
+                    let floor = a.floor_div(&b);
+                    a - floor * b
+                }
+            },
+            _ => return Err(self.bad_operands(op, x, y)),
+        };
+        // Polynomials grow fast; no size of a network is longer than a line.
+        if result.to_string().len() > MAX_SIZE_TEXT {
+            let help = self.set_hint(&result);
+            return Err(self.error_help("the size is too complicated to follow", span, "", help));
         }
+        Ok(Value::dim(result))
     }
 
     /// Whether two values are equal; an error where that depends on a symbol.
     fn equal(&mut self, x: Operand, y: Operand, span: Span) -> Eval<bool> {
+        self.tick(span)?;
         Ok(match (x.value, y.value) {
             (Value::Int(a), Value::Int(b)) => a == b,
             (Value::Dim(_), Value::Int(_) | Value::Dim(_)) | (Value::Int(_), Value::Dim(_)) => {

@@ -293,6 +293,7 @@ impl Evaluator<'_> {
         data: &mut Vec<(f64, bool)>,
         span: Span,
     ) -> Eval<()> {
+        self.tick(span)?;
         match value {
             Value::List(items) => {
                 let first = data.is_empty() && shape.len() == depth;
