@@ -165,3 +165,12 @@ fn pooling_in_four_ways() {
     assert_eq!(results["partial"], [14.0, 16.0, 17.0, 20.0, 22.0, 23.0]);
     assert_eq!(results["quadrants"], [8.0, 11.0, 20.0, 23.0]);
 }
+
+#[test]
+fn parameters_of_the_training_variant_are_known() {
+    let built = example("googlenet", &[], false);
+    let names: Vec<&str> = built.training_only.iter().map(|(n, _)| n.as_str()).collect();
+    assert_eq!(names.len(), 2 * (5 + 2 + 2), "{names:?}");
+    assert!(names.iter().all(|n| n.starts_with("aux1.") || n.starts_with("aux2.")), "{names:?}");
+    assert_eq!(example("lenet", &[], false).training_only, []);
+}
