@@ -143,12 +143,11 @@ pub fn load_program(
 
 impl Loaded for Session {
     fn run(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>> {
-        Session::run(self, inputs).map_err(|e| Error::Input(e.to_string()))
+        Ok(Session::run(self, inputs)?)
     }
 
     fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
-        let (outputs, times) =
-            Session::run_profiled(self, inputs).map_err(|e| Error::Input(e.to_string()))?;
+        let (outputs, times) = Session::run_profiled(self, inputs)?;
         let named = |(i, time): (usize, Duration)| {
             let launch = &self.program().launches[i];
             let kernel = &self.program().kernels[launch.kernel];

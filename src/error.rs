@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nnc_dsl::{Diagnostic, SourceMap};
-use nnc_runtime::LoadError;
+use nnc_runtime::{LoadError, RunError};
 
 /// Why something could not be done. `Display` is one or more lines without colour.
 #[derive(Debug)]
@@ -123,6 +123,15 @@ impl From<LoadError> for Error {
                 Error::Weights(text)
             }
             e => Error::Program(e.to_string()),
+        }
+    }
+}
+
+impl From<RunError> for Error {
+    fn from(e: RunError) -> Error {
+        match e {
+            RunError::Memory(e) => Error::Program(e.to_string()),
+            e => Error::Input(e.to_string()),
         }
     }
 }
