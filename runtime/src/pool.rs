@@ -250,17 +250,15 @@ impl Shared {
         self.state.fetch_sub(ONE_WORKER, Ordering::AcqRel);
     }
 
-    /// Sleeps until there is a launch other than `done`, or the pool is dropped.
+    /// Sleeps until it is woken, unless there is a launch other than `done`. Whoever is woken too
+    /// late for a launch spins again before the next sleep: where there is one there are more.
     fn fall_asleep(&self, done: u64) {
-        let mut guard = lock(&self.sleep);
+        let guard = lock(&self.sleep);
         self.asleep.fetch_add(1, Ordering::SeqCst);
-        loop {
-            let state = self.state.load(Ordering::SeqCst);
-            let work = state & OPEN != 0 && state / ONE_LAUNCH != done;
-            if work || self.stop.load(Ordering::SeqCst) {
-                break;
-            }
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.load(Ordering::SeqCst);
+        let work = state & OPEN != 0 && state / ONE_LAUNCH != done;
+        if !work && !self.stop.load(Ordering::SeqCst) {
+            drop(self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner));
         }
         self.asleep.fetch_sub(1, Ordering::SeqCst);
     }
