@@ -42,7 +42,8 @@ fn c(n: i64) -> Index {
     n.into()
 }
 
-/// The register tile of convolution and matrix product: rows, vectors, depth unrolled by 4.
+/// The register tile of convolution and matrix product: rows, vectors, depth unrolled by 4; weights
+/// and the broadcast input held in registers, as the lowering writes it.
 /// `y[r, j, l] = relu(Σ_k x[r, k] · w[k, j, l])`
 pub fn matmul_tile(rows: usize, vectors: usize, depth: usize) -> Kernel {
     let mut k = Kernel::new("matmul_tile");
@@ -57,18 +58,26 @@ pub fn matmul_tile(rows: usize, vectors: usize, depth: usize) -> Kernel {
     };
     let clear = nest(&mut k, &|p, j, l| store(acc, vec![i(p), i(j), i(l)], f(0.0)));
     let (outer, inner) = (k.var("k", depth / 4), k.var("u", 4));
-    let step = nest(&mut k, &|p, j, l| {
-        let at = i(outer) * 4 + i(inner);
-        let a = load(x, vec![i(t) * rows as i64 + i(p), at.clone()]);
-        let b = load(w, vec![at, i(j), i(l)]);
-        let old = load(acc, vec![i(p), i(j), i(l)]);
-        store(acc, vec![i(p), i(j), i(l)], fma(a, b, old))
-    });
+    let at = i(outer) * 4 + i(inner);
+    let weights = k.buffer("weights", F32, &[vectors, 4], Memory::Register);
+    let row = k.buffer("row", F32, &[4], Memory::Register);
+    let (j, l) = (k.var("j", vectors), k.var("l", 4));
+    let value = load(w, vec![at.clone(), i(j), i(l)]);
+    let fetch = over(l, Vector, vec![store(weights, vec![i(j), i(l)], value)]);
+    let fetch = over(j, Unroll, vec![fetch]);
+    let (p, j, l, l2) = (k.var("p", rows), k.var("j", vectors), k.var("l", 4), k.var("l", 4));
+    let value = load(x, vec![i(t) * rows as i64 + i(p), at]);
+    let spread = over(l, Vector, vec![store(row, vec![i(l)], value)]);
+    let place = vec![i(p), i(j), i(l2)];
+    let (a, b) = (load(row, vec![i(l2)]), load(weights, vec![i(j), i(l2)]));
+    let value = fma(a, b, load(acc, place.clone()));
+    let add = over(j, Unroll, vec![over(l2, Vector, vec![store(acc, place, value)])]);
+    let step = over(p, Unroll, vec![spread, add]);
     let finish = nest(&mut k, &|p, j, l| {
         let value = unary(UnOp::Relu, load(acc, vec![i(p), i(j), i(l)]));
         store(y, vec![i(t) * rows as i64 + i(p), i(j), i(l)], value)
     });
-    k.body = vec![clear, over(outer, Serial, vec![over(inner, Unroll, vec![step])]), finish];
+    k.body = vec![clear, over(outer, Serial, vec![over(inner, Unroll, vec![fetch, step])]), finish];
     k.flops = (2 * 2 * rows * 4 * vectors * depth) as u64;
     k
 }
