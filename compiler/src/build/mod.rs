@@ -12,6 +12,7 @@ mod hints;
 mod modules;
 mod names;
 mod report;
+mod resolve;
 mod scope;
 mod sets;
 mod train;
@@ -113,6 +114,10 @@ fn build_here(
         let (other, _) = evaluate(map, &modules, &net, options, true, &mut diagnostics);
         training_only = only_in(&other, &graph);
     }
+    if syntax_is_sound && !stopped {
+        let builtins = builtins::table().into_keys().collect();
+        merge(&mut diagnostics, resolve::check(&modules, &builtins));
+    }
     if has_errors(&diagnostics) {
         return Err(diagnostics);
     }
@@ -130,12 +135,17 @@ fn evaluate(
 ) -> (Graph, bool) {
     let mut evaluator = Evaluator::new(map, modules, &options.sets, training);
     evaluator.run(net);
-    for d in evaluator.diagnostics {
+    merge(diagnostics, evaluator.diagnostics);
+    (evaluator.graph, evaluator.stopped)
+}
+
+/// Adds what was not said yet of the same place.
+fn merge(diagnostics: &mut Vec<Diagnostic>, more: Vec<Diagnostic>) {
+    for d in more {
         if !diagnostics.iter().any(|x| x.title == d.title && x.primary == d.primary) {
             diagnostics.push(d);
         }
     }
-    (evaluator.graph, evaluator.stopped)
 }
 
 fn has_errors(diagnostics: &[Diagnostic]) -> bool {
