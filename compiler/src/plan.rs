@@ -79,6 +79,7 @@ pub fn plan(module: &Module) -> Plan {
             Role::Input(n) => Class::Input(*n),
             Role::Output(n) => Class::Output(*n),
             Role::Parameter(n) => Class::Parameter(*n),
+            Role::State(n) => Class::State(*n),
             Role::Constant(data) => {
                 let at = plan.constant_bytes.next_multiple_of(ALIGNMENT);
                 plan.constant_bytes = at + data.len();
@@ -249,6 +250,7 @@ impl Display for Plan {
                 Class::Input(n) => format!("input {n}"),
                 Class::Output(n) => format!("output {n}"),
                 Class::Parameter(n) => format!("parameter {n}"),
+                Class::State(n) => format!("state {n}"),
                 Class::Constant(at) => format!("constant @{at}"),
                 Class::Prepared(at) => format!("prepared @{at}"),
                 Class::Arena(at) => format!("arena @{at}"),

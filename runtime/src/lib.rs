@@ -1,9 +1,9 @@
 //! Loads and runs compiled programs. Knows the program format, tensors, memory and threads;
 //! knows nothing of syntax, graphs or passes, so that a deployed program needs no compiler.
-
 //!
 //! The road: [`Program::read`] → [`Executable::load`] → [`Session::new`] with parameters and a
-//! [`Pool`] of threads → [`Session::run`].
+//! [`Pool`] of threads → [`Session::run`]. A program that changes its parameters (a training step)
+//! runs as [`Trainable::step`] instead.
 
 pub mod dtype;
 pub mod exec;
@@ -18,5 +18,5 @@ pub use dtype::DType;
 pub use exec::{Executable, ExecutableError};
 pub use pool::Pool;
 pub use program::{Program, ProgramError};
-pub use session::{LoadError, RunError, Session};
+pub use session::{LoadError, RunError, Session, StateError, Trainable};
 pub use tensor::{Tensor, TensorView};

@@ -68,6 +68,16 @@ impl Buffer {
         }
     }
 
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Its bytes, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.map.as_deref_mut().unwrap_or_default()
+    }
+
     /// Its size in bytes.
     pub fn len(&self) -> usize {
         self.map.as_ref().map_or(0, |m| m.len())

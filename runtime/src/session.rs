@@ -6,6 +6,7 @@
 //! same time do not meet.
 
 mod bind;
+mod trainable;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use crate::tensor::{Tensor, TensorView};
 
 pub use bind::check_parameters;
 use bind::{Bound, OutputSlot};
+pub use trainable::{StateError, Trainable};
 
 /// A launch of less work than this (floating-point operations, or bytes within reach times four) stays on the
 /// calling thread: waking others costs about a microsecond, in which one core does some 60,000.
@@ -39,6 +41,9 @@ pub enum LoadError {
     /// The parameters do not fit the program; one line each.
     #[error("{}", .0.join("\n"))]
     Parameters(Vec<String>),
+    /// Runs of the program change this parameter, so it cannot be shared by runs.
+    #[error("the program changes parameter `{0}`: it is a training step")]
+    Changes(String),
 }
 
 /// Why a run cannot start.
@@ -78,7 +83,7 @@ pub struct Session {
     pool: Arc<Pool>,
     /// Written by the prepare phase, then only read.
     prepared: Buffer,
-    /// Copies of the parameters that the run phase reads.
+    /// Copies of the parameters that the run phase reads or changes.
     parameters: Vec<Option<Buffer>>,
     launches: Vec<Step>,
     /// Which entries of a context's argument table are the caller's.
@@ -133,8 +138,22 @@ struct Bases<'a> {
 
 impl Session {
     /// Checks the parameters against the program's and runs the prepare phase. Parameters that only the
-    /// training variant has, and `num_batches_tracked`, may be there too.
+    /// training variant has, and `num_batches_tracked`, may be there too. A program that changes its
+    /// parameters is refused: see [`Trainable`].
     pub fn new(
+        executable: Arc<Executable>,
+        parameters: &BTreeMap<String, Tensor>,
+        pool: Arc<Pool>,
+    ) -> Result<Session, LoadError> {
+        let changed = executable.program().state().next();
+        if let Some(i) = changed {
+            return Err(LoadError::Changes(executable.program().parameters[i].port.name.clone()));
+        }
+        Session::with_state(executable, parameters, pool)
+    }
+
+    /// The same for any program. Runs of one with state must not meet.
+    fn with_state(
         executable: Arc<Executable>,
         parameters: &BTreeMap<String, Tensor>,
         pool: Arc<Pool>,
@@ -286,7 +305,7 @@ impl Context {
                 Class::Constant(at) => bases.constants.wrapping_add(at),
                 Class::Prepared(at) => bases.prepared.wrapping_add(at),
                 Class::Arena(at) => arena.as_ptr().wrapping_add(at),
-                Class::Parameter(i) => (bases.parameters)(i),
+                Class::Parameter(i) | Class::State(i) => (bases.parameters)(i),
                 Class::Input(_) | Class::Output(_) => continue,
             };
             args[p.arg] = base.wrapping_add(p.offset);
@@ -346,17 +365,21 @@ fn resolve(executable: &Executable, phase: Phase) -> (Vec<Step>, Vec<Patch>) {
     (steps, patches)
 }
 
-/// Copies of those parameters that the run phase reads itself.
+/// Copies of those parameters that the run phase reads itself or changes.
 fn keep(program: &Program, given: &[Bound<'_>]) -> Result<Vec<Option<Buffer>>, OutOfMemory> {
+    let copy = |i: usize| Buffer::copy_of(given[i].bytes(), &program.parameters[i].port.name);
     let mut kept: Vec<Option<Buffer>> = program.parameters.iter().map(|_| None).collect();
     for launch in program.launches.iter().filter(|l| l.phase == Phase::Run) {
         for arg in &launch.args {
             if let Class::Parameter(i) = program.storages[arg.storage].class
                 && kept[i].is_none()
             {
-                kept[i] = Some(Buffer::copy_of(given[i].bytes(), &program.parameters[i].port.name)?);
+                kept[i] = Some(copy(i)?);
             }
         }
+    }
+    for i in program.state() {
+        kept[i] = Some(copy(i)?);
     }
     Ok(kept)
 }

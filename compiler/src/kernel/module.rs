@@ -19,6 +19,9 @@ pub enum Role {
     /// Parameter number i: row-major, as loaded. Read in the prepare phase, or (where nothing
     /// had to be prepared) directly in the run phase.
     Parameter(usize),
+    /// Parameter number i, row-major, updated in place: the run phase reads and writes it, and the
+    /// next run finds what this one left. It is never [`Role::Parameter`] too.
+    State(usize),
     /// Known bytes, little-endian.
     Constant(Vec<u8>),
     /// Made by kernels. The plan finds out whether it is prepared once or lives in the arena.

@@ -23,6 +23,7 @@ impl Display for Module {
                 Role::Input(n) => writeln!(f, "input {n}")?,
                 Role::Output(n) => writeln!(f, "output {n}")?,
                 Role::Parameter(n) => writeln!(f, "parameter {n}")?,
+                Role::State(n) => writeln!(f, "state {n}")?,
                 Role::Constant(bytes) => writeln!(f, "constant, {} bytes", bytes.len())?,
                 Role::Temporary => writeln!(f, "temporary")?,
             }

@@ -44,6 +44,20 @@ impl Maker {
 }
 
 #[test]
+fn state_is_the_sessions() {
+    let mut m = Maker::default();
+    let x = m.value("x", 8, Role::Input(0));
+    let w = m.value("w", 8, Role::State(0));
+    let gradient = m.value("gradient", 8, Role::Temporary);
+    m.launch("backward", Phase::Run, &[x, w], gradient);
+    m.launch("update", Phase::Run, &[w, gradient], w);
+    let plan = plan(&m.module);
+    assert_eq!(plan.classes, [Class::Input(0), Class::State(0), Class::Arena(0)]);
+    assert_eq!((plan.prepared_bytes, plan.arena_bytes), (0, ALIGNMENT));
+    assert!(plan.to_string().contains("state 0 "), "{plan}");
+}
+
+#[test]
 fn a_chain_shares_memory() {
     let mut m = Maker::default();
     let x = m.value("x", 100, Role::Input(0));

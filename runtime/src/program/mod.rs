@@ -85,6 +85,9 @@ pub enum Class {
     Output(usize),
     /// Parameter number i, row-major, as loaded.
     Parameter(usize),
+    /// Parameter number i, row-major, owned by the session and updated in place by the run phase:
+    /// what one run leaves there the next one finds. The prepare phase does not have it.
+    State(usize),
     /// Data of the program: byte offset into its constants.
     Constant(usize),
     /// Written by the prepare phase, read by the run phase: byte offset into the prepared area.
@@ -225,6 +228,16 @@ pub struct Program {
     /// Data of the constants.
     #[serde(skip)]
     pub constants: Vec<u8>,
+}
+
+impl Program {
+    /// The parameters that runs change, as indices into [`Program::parameters`].
+    pub fn state(&self) -> impl Iterator<Item = usize> + '_ {
+        self.storages.iter().filter_map(|s| match s.class {
+            Class::State(i) => Some(i),
+            _ => None,
+        })
+    }
 }
 
 /// Why a program cannot be used.

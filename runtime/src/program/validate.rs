@@ -105,7 +105,10 @@ impl Program {
         let (kind, what, at, port) = match s.class {
             Class::Input(at) => (0, "input", at, self.inputs.get(at)),
             Class::Output(at) => (1, "output", at, self.outputs.get(at)),
-            Class::Parameter(at) => (2, "parameter", at, self.parameters.get(at).map(|p| &p.port)),
+            // A parameter changes or it does not.
+            Class::Parameter(at) | Class::State(at) => {
+                (2, "parameter", at, self.parameters.get(at).map(|p| &p.port))
+            }
             Class::Constant(at) => return within(at, s.bytes, self.constants.len(), "the constants"),
             Class::Prepared(at) => return within(at, s.bytes, self.prepared_bytes, "the prepared area"),
             Class::Arena(at) => return within(at, s.bytes, self.arena_bytes, "the arena"),
@@ -226,7 +229,9 @@ fn allowed(class: Class, access: Access, phase: Phase) -> Check {
     let refused = match class {
         Class::Input(_) | Class::Parameter(_) | Class::Constant(_) if writes => "it may not be written",
         Class::Prepared(_) if writes && phase == Phase::Run => "only the prepare phase writes it",
-        Class::Input(_) | Class::Output(_) if phase == Phase::Prepare => "the prepare phase does not have it",
+        Class::Input(_) | Class::Output(_) | Class::State(_) if phase == Phase::Prepare => {
+            "the prepare phase does not have it"
+        }
         _ => return Ok(()),
     };
     Err(refused.to_string())

@@ -20,7 +20,7 @@ pub(super) enum Bound<'a> {
 }
 
 impl<'a> Bound<'a> {
-    fn new(view: &TensorView<'a>, purpose: &str) -> Result<Bound<'a>, OutOfMemory> {
+    pub(super) fn new(view: &TensorView<'a>, purpose: &str) -> Result<Bound<'a>, OutOfMemory> {
         Ok(match view {
             TensorView::F32(a) => Bound::F32(row_major(a, purpose)?),
             TensorView::F64(a) => Bound::F64(row_major(a, purpose)?),
@@ -148,17 +148,22 @@ pub(super) fn outputs<'a>(
     count("outputs", program.outputs.len(), given.len())?;
     let bind = |(port, t): (&Port, &'a mut Tensor)| {
         matches("output", port, t.dtype(), t.shape())?;
-        match t {
-            Tensor::F32(a) => direct(a),
-            Tensor::F64(a) => direct(a),
-            Tensor::I32(a) => direct(a),
-            Tensor::Bool(a) => Ok(OutputSlot::Bool { bytes: zeros(a.len())?, to: a }),
-        }
+        Ok(slot(t)?)
     };
     program.outputs.iter().zip(given).map(bind).collect()
 }
 
-fn direct<T: Clone>(a: &mut ArrayD<T>) -> Result<OutputSlot<'_>, RunError> {
+/// Where the elements of a tensor are written, row-major.
+pub(super) fn slot(t: &mut Tensor) -> Result<OutputSlot<'_>, OutOfMemory> {
+    match t {
+        Tensor::F32(a) => Ok(direct(a)),
+        Tensor::F64(a) => Ok(direct(a)),
+        Tensor::I32(a) => Ok(direct(a)),
+        Tensor::Bool(a) => Ok(OutputSlot::Bool { bytes: zeros(a.len())?, to: a }),
+    }
+}
+
+fn direct<T: Clone>(a: &mut ArrayD<T>) -> OutputSlot<'_> {
     if !a.is_standard_layout() {
         *a = a.as_standard_layout().into_owned();
     }
@@ -166,7 +171,7 @@ fn direct<T: Clone>(a: &mut ArrayD<T>) -> Result<OutputSlot<'_>, RunError> {
     // SAFETY: the elements are f32, f64 or i32: any bytes are valid ones and there is no padding;
     // the range is that of a live slice, borrowed for as long as the result.
     let bytes = unsafe { std::slice::from_raw_parts_mut(s.as_mut_ptr().cast(), size_of_val(s)) };
-    Ok(OutputSlot::Direct(bytes))
+    OutputSlot::Direct(bytes)
 }
 
 fn zeros(n: usize) -> Result<Vec<u8>, OutOfMemory> {
@@ -193,7 +198,7 @@ fn matches(what: &'static str, port: &Port, dtype: DType, shape: &[usize]) -> Re
 }
 
 /// `f32[1, 3, 224, 224]`.
-fn describe(dtype: DType, shape: &[usize]) -> String {
+pub(super) fn describe(dtype: DType, shape: &[usize]) -> String {
     let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
     format!("{dtype}[{}]", dims.join(", "))
 }

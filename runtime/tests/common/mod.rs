@@ -40,7 +40,8 @@ fn storage(name: &str, class: Class) -> Storage {
     Storage { name: name.into(), bytes: N * 4, class }
 }
 
-fn launch(args: [usize; 3], phase: Phase) -> Launch {
+/// A launch of `add`.
+pub fn launch(args: [usize; 3], phase: Phase) -> Launch {
     let args = args.map(|storage| Argument { storage, offset: 0 }).to_vec();
     Launch { kernel: 0, args, phase, layer: "sum".into(), location: "sum.nn:2".into() }
 }

@@ -98,7 +98,8 @@ pub fn run_kernel(
     Machine { blocks, clock: 0, order }.launch(kernel, args)
 }
 
-/// Runs a module on inputs and parameters by name: the outputs by name.
+/// Runs a module on inputs and parameters by name: the outputs by name, and what became of the
+/// parameters that it changes (`state`), by theirs.
 ///
 /// # Errors
 /// See [`InterpretError`].
@@ -127,7 +128,9 @@ fn run_ordered(
     for v in &module.values {
         let block = match &v.role {
             Role::Input(i) => feed(inputs, &module.inputs[*i].name, v.dtype, v.elements)?,
-            Role::Parameter(i) => feed(parameters, &module.parameters[*i].port.name, v.dtype, v.elements)?,
+            Role::Parameter(i) | Role::State(i) => {
+                feed(parameters, &module.parameters[*i].port.name, v.dtype, v.elements)?
+            }
             Role::Constant(bytes) => Block::new(cells_of_bytes(v.dtype, bytes)),
             Role::Output(_) | Role::Temporary => Block::undefined(v.elements),
         };
@@ -140,8 +143,11 @@ fn run_ordered(
     }
     let mut outputs = BTreeMap::new();
     for (v, block) in module.values.iter().zip(&blocks) {
-        let Role::Output(i) = v.role else { continue };
-        let port = &module.outputs[i];
+        let port = match v.role {
+            Role::Output(i) => &module.outputs[i],
+            Role::State(i) => &module.parameters[i].port,
+            _ => continue,
+        };
         if let Some(at) = block.defined.iter().position(|d| !d) {
             return Err(InterpretError::UndefinedOutput { name: port.name.clone(), at });
         }

@@ -1,0 +1,133 @@
+//! A program that changes its parameters: a training step with the memory that it updates in place.
+//!
+//! The parameters of [`Class::State`](crate::program::Class::State) live here and change with every
+//! step, so a step has the program for itself (`&mut self`), where a [`Session`] is shared. What is
+//! no state (inputs, outputs, preparation) is a session's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bind::{self, OutputSlot};
+use super::{LaunchTimes, LoadError, RunError, Session};
+use crate::exec::Executable;
+use crate::memory::{Buffer, OutOfMemory};
+use crate::pool::Pool;
+use crate::program::{Port, Program};
+use crate::tensor::{Tensor, TensorView};
+
+/// A program with its parameters, some of which its runs change. See the module's head.
+#[derive(Debug)]
+pub struct Trainable {
+    session: Session,
+}
+
+/// Why a state cannot be read or set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// No parameter of that name changes.
+    #[error("the program does not change a parameter `{0}`")]
+    Unknown(String),
+    /// It has another type or shape.
+    #[error("state `{name}`: expected {expected}, found {found}")]
+    Mismatch {
+        /// The parameter.
+        name: String,
+        /// Its type in the program.
+        expected: String,
+        /// The type that was given.
+        found: String,
+    },
+    /// There is not enough memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+}
+
+impl Trainable {
+    /// Checks the parameters against the program's, copies those that change, and runs the prepare
+    /// phase. A program that changes nothing may be run so too.
+    pub fn new(
+        executable: Arc<Executable>,
+        parameters: &BTreeMap<String, Tensor>,
+        pool: Arc<Pool>,
+    ) -> Result<Trainable, LoadError> {
+        Ok(Trainable { session: Session::with_state(executable, parameters, pool)? })
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        self.session.program()
+    }
+
+    /// Runs one step on inputs in the program's order: the outputs in the program's order. If it
+    /// cannot start, the state is as before.
+    pub fn step(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, RunError> {
+        self.session.run(inputs)
+    }
+
+    /// Runs one step and writes the results into tensors of the right types and shapes.
+    pub fn step_into(&mut self, inputs: &[TensorView<'_>], outputs: &mut [Tensor]) -> Result<(), RunError> {
+        self.session.run_into(inputs, outputs)
+    }
+
+    /// Runs one step and tells how long each launch took.
+    pub fn step_profiled(
+        &mut self,
+        inputs: &[TensorView<'_>],
+    ) -> Result<(Vec<Tensor>, LaunchTimes), RunError> {
+        self.session.run_profiled(inputs)
+    }
+
+    /// The names of the parameters that steps change, in the program's order of parameters.
+    pub fn state_names(&self) -> Vec<&str> {
+        let mut at: Vec<usize> = self.program().state().collect();
+        at.sort_unstable();
+        at.into_iter().map(|i| self.program().parameters[i].port.name.as_str()).collect()
+    }
+
+    /// A copy of a parameter that steps change, as it is now.
+    pub fn state(&self, name: &str) -> Result<Tensor, StateError> {
+        let (port, buffer) = self.find(name)?;
+        let refused = || OutOfMemory { bytes: buffer.len(), purpose: format!("state `{name}`") };
+        let mut tensor = Tensor::try_zeros(port.dtype, &port.shape).ok_or_else(refused)?;
+        let mut slot = bind::slot(&mut tensor)?;
+        slot.bytes_mut().copy_from_slice(buffer.bytes());
+        slot.finish();
+        Ok(tensor)
+    }
+
+    /// Replaces a parameter that steps change.
+    pub fn set_state(&mut self, name: &str, value: &TensorView<'_>) -> Result<(), StateError> {
+        let (port, _) = self.find(name)?;
+        if (value.dtype(), value.shape()) != (port.dtype, &port.shape[..]) {
+            return Err(StateError::Mismatch {
+                name: name.into(),
+                expected: bind::describe(port.dtype, &port.shape),
+                found: bind::describe(value.dtype(), value.shape()),
+            });
+        }
+        let value = bind::Bound::new(value, name)?;
+        let at = self.program().parameters.iter().position(|p| p.port.name == name);
+        if let Some(buffer) = at.and_then(|i| self.session.parameters[i].as_mut()) {
+            buffer.bytes_mut().copy_from_slice(value.bytes());
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<(&Port, &Buffer), StateError> {
+        let program = self.program();
+        let named = program.state().find(|&i| program.parameters[i].port.name == name);
+        named
+            .and_then(|i| Some((&program.parameters[i].port, self.session.parameters[i].as_ref()?)))
+            .ok_or_else(|| StateError::Unknown(name.into()))
+    }
+}
+
+impl OutputSlot<'_> {
+    /// The bytes to be filled before [`finish`](OutputSlot::finish).
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            OutputSlot::Direct(s) => s,
+            OutputSlot::Bool { bytes, .. } => bytes,
+        }
+    }
+}
