@@ -32,10 +32,10 @@ impl Parser<'_> {
         if expects("a field's name") && self.at > 1 && self.tokens[self.at - 2].kind == TokenKind::Int {
             return Some("a number has digits on both sides of its point: `5.0`".into());
         }
-        if token.kind == TokenKind::Name {
-            if let Some(help) = foreign_word(self.source(token)) {
-                return Some(help.into());
-            }
+        if token.kind == TokenKind::Name
+            && let Some(help) = foreign_word(self.source(token))
+        {
+            return Some(help.into());
         }
         if let Some(help) =
             before.filter(|t| t.kind == TokenKind::Name).and_then(|t| foreign_word(self.source(t)))
