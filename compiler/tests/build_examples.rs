@@ -8,6 +8,9 @@ use nnc_compiler::build::{BuildOptions, Built, NoFiles, build};
 use nnc_compiler::graph::Op;
 use nnc_dsl::SourceMap;
 
+/// `--set name=value` …
+type Sets = &'static [(&'static str, &'static str)];
+
 /// Builds an example; panics with its diagnostics.
 fn example(name: &str, sets: &[(&str, &str)], training: bool) -> Built {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(format!("{name}.nn"));
@@ -65,7 +68,7 @@ fn lenet() {
 
 /// Example, what is set, whether the training variant is counted, and the number of trained
 /// numbers of the model in torchvision (`resnet_cifar`, `vgg_cifar`, `lenet`: of the nets described there).
-const COUNTS: &[(&str, &[(&str, &str)], bool, usize)] = &[
+const COUNTS: &[(&str, Sets, bool, usize)] = &[
     ("alexnet", &[], false, 61_100_840),
     ("vgg", &[("depth", "11")], false, 132_863_336),
     ("vgg", &[("depth", "13")], false, 133_047_848),
