@@ -83,6 +83,8 @@ pub(super) struct Geometry {
     pub task_rows: usize,
     /// Rows of the convolution that a task computes.
     pub conv_rows: usize,
+    /// Rows of a tile: more than one where a row is too short for a tile.
+    pub tile_rows: usize,
     /// Rows and columns of the input that a task reads, padding included.
     pub staged: [usize; 2],
 }
@@ -170,11 +172,15 @@ impl ConvGroup<'_> {
         b.serial("ob", geometry.task_blocks, |b, ob| {
             let block = task.first_block.clone() + ob;
             self.stage_block(b, geometry, task, &block);
-            b.serial("r", geometry.task_rows, |b, r| {
+            let tile_rows = geometry.tile_rows;
+            b.serial("r", geometry.task_rows / tile_rows, |b, r| {
+                let r = r * tile_rows as i64;
                 let row = task.first_row.clone() + r.clone();
-                let inside = Guard::between(&row, 0, geometry.rows as i64, b.extents());
+                let last = row.clone() + (tile_rows - 1);
+                let inside = Guard::between(&last, 0, geometry.rows as i64, b.extents());
                 b.when(inside, |b| {
-                    self.row_of_tiles(b, geometry, task, &block, &r, &mut |b, sums, column| {
+                    self.row_of_tiles(b, geometry, task, &block, &r, &mut |b, sums, [down, column]| {
+                        let row = row.clone() + down;
                         self.finish_pixel(b, out, self.anchor, sums, [&task.n, &block, &row, &column]);
                     });
                 });
@@ -205,11 +211,17 @@ impl ConvGroup<'_> {
             rows,
             task_rows: rows,
             conv_rows: 0,
+            tile_rows: 1,
             staged: [0; 2],
         };
         let flops =
             2 * conv_shape.iter().product::<usize>() * self.weights.shape[1..5].iter().product::<usize>();
         self.split(&mut g, flops as u64);
+        if self.pool.is_none() {
+            let most = (self.most_pixels() / g.conv[1]).max(1);
+            let whole = |&d: &usize| g.rows.is_multiple_of(d) && g.task_rows.is_multiple_of(d);
+            g.tile_rows = (1..=most).rev().find(whole).unwrap_or(1);
+        }
         g.conv_rows = self.conv_rows(g.task_rows);
         g.staged = [self.reach(0, g.conv_rows, &g), self.reach(1, g.conv[1], &g)];
         g

@@ -12,13 +12,10 @@ use super::conv::{BLOCK, ConvGroup, Geometry, Task};
 use super::conv_tile::Sums;
 use super::elementwise::{add, div, f32, max};
 use super::generic::lowest;
-use super::pool::count;
+use super::pool::{UNROLLED_WINDOW, count};
 use crate::graph::op::Window;
 use crate::graph::{NodeId, Op};
 use crate::kernel::{BufferId, Expr, Guard, Index, LoopKind, Memory};
-
-/// Windows of at most that many elements are written out.
-const UNROLLED_WINDOW: usize = 9;
 
 /// What a pooling does with the elements of a window.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +100,7 @@ impl ConvGroup<'_> {
             let (low, high) = row.range(b.extents());
             let inside = Guard::between(&row, 0, height, b.extents());
             b.when(inside, |b| {
-                self.row_of_tiles(b, geometry, task, block, &r, &mut |b, sums, column| {
+                self.row_of_tiles(b, geometry, task, block, &r, &mut |b, sums, [_, column]| {
                     b.unroll("v", BLOCK / self.lanes, |b, v| {
                         b.with_lanes(self.lanes, |b, lane| {
                             let in_block = v.clone() * lanes + lane.clone();

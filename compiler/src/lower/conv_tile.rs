@@ -34,8 +34,8 @@ pub(super) fn tiles(width: usize, most: usize) -> Vec<(usize, usize)> {
     out
 }
 
-/// What is done with a finished pixel: its sums and its column.
-pub(super) type Finish<'f> = dyn FnMut(&mut Builder, &Sums, Index) + 'f;
+/// What is done with a finished pixel: its sums, its row in the tile and its column.
+pub(super) type Finish<'f> = dyn FnMut(&mut Builder, &Sums, [Index; 2]) + 'f;
 
 impl ConvGroup<'_> {
     /// Computes a row of one block of channels; `row` counts from the task's first one.
@@ -48,10 +48,14 @@ impl ConvGroup<'_> {
         row: &Index,
         finish: &mut Finish,
     ) {
-        let vectors = BLOCK / self.lanes;
-        let most = ((self.registers - vectors - 1) / vectors).max(1);
+        let width = geometry.conv[1];
+        if geometry.tile_rows > 1 {
+            let pixels = width * geometry.tile_rows;
+            let column = Index::default();
+            return Tile { group: self, geometry, task, block, row, column, pixels }.compute(b, finish);
+        }
         let mut first = 0;
-        for (count, pixels) in tiles(geometry.conv[1], most) {
+        for (count, pixels) in tiles(width, self.most_pixels()) {
             b.serial("t", count, |b, t| {
                 let column = t * pixels as i64 + first;
                 let tile = Tile { group: self, geometry, task, block, row, column, pixels };
@@ -59,6 +63,12 @@ impl ConvGroup<'_> {
             });
             first += count * pixels;
         }
+    }
+
+    /// Pixels of a tile: as many as leave registers for the weights and one input.
+    pub fn most_pixels(&self) -> usize {
+        let vectors = BLOCK / self.lanes;
+        (self.registers.saturating_sub(vectors + 1) / vectors).max(1)
     }
 
     /// The elementwise work on a pixel, from the value of `from` (in registers) to the result.
@@ -151,9 +161,20 @@ impl Tile<'_> {
             self.dense_steps(b, &registers);
         }
         b.unroll("p", self.pixels, |b, p| {
-            let column = self.column.clone() + p.clone();
-            finish(b, &Sums::new(registers.sums, p), column);
+            let place = self.place(b, &p);
+            finish(b, &Sums::new(registers.sums, p), place);
         });
+    }
+
+    /// Row in the tile and column of pixel `p`.
+    fn place(&self, b: &Builder, p: &Index) -> [Index; 2] {
+        match self.geometry.tile_rows {
+            1 => [Index::default(), self.column.clone() + p.clone()],
+            _ => {
+                let width = self.geometry.conv[1];
+                [p.div(width, b.extents()), p.rem(width, b.extents())]
+            }
+        }
     }
 
     /// The multiply-adds of a dense convolution.
@@ -186,7 +207,7 @@ impl Tile<'_> {
                     b.unroll("v", BLOCK / lanes, |b, v| {
                         b.vector(lanes, |b, lane| {
                             let in_block = v.clone() * lanes as i64 + lane.clone();
-                            let x = self.input(&p, [channel, &kh, &kw, &in_block]);
+                            let x = self.input(b, &p, [channel, &kh, &kw, &in_block]);
                             let sum = vec![p, v.clone(), lane.clone()];
                             let w = Expr::Load(registers.weights, vec![v, lane]);
                             b.store(registers.sums, sum.clone(), fma(x, w, Expr::Load(registers.sums, sum)));
@@ -250,7 +271,7 @@ impl Tile<'_> {
         let (lanes, vectors) = (self.group.lanes, BLOCK / self.group.lanes);
         self.load_weights(b, registers, [ic, kh, kw, i]);
         b.unroll("p", self.pixels, |b, p| {
-            let x = self.input(&p, [ic, kh, kw, i]);
+            let x = self.input(b, &p, [ic, kh, kw, i]);
             b.vector(lanes, |b, lane| b.store(registers.x, vec![lane], x));
             b.unroll("v", vectors, |b, v| {
                 b.vector(lanes, |b, lane| {
@@ -264,19 +285,21 @@ impl Tile<'_> {
     }
 
     /// The input of pixel `p` of the tile.
-    fn input(&self, p: &Index, [ic, kh, kw, i]: [&Index; 4]) -> Expr {
+    fn input(&self, b: &Builder, p: &Index, [ic, kh, kw, i]: [&Index; 4]) -> Expr {
         let conv = self.group.conv;
         let along = |at: Index, k: &Index, axis: usize| {
             at * conv.stride[axis] as i64 + k.clone() * conv.dilation[axis] as i64
         };
-        let column = along(self.column.clone() + p.clone(), kw, 1);
+        let [row_in_tile, column] = self.place(b, p);
+        let column = along(column, kw, 1);
+        let row = self.row.clone() + row_in_tile;
         match self.task.source {
             Source::Staged(x) => {
-                let row = along(self.row.clone(), kh, 0);
+                let row = along(row, kh, 0);
                 Expr::Load(x, vec![ic.clone(), row, column, i.clone()])
             }
             Source::Direct(x) => {
-                let row = along(self.task.first_conv_row.clone() + self.row.clone(), kh, 0);
+                let row = along(self.task.first_conv_row.clone() + row, kh, 0);
                 let mut at = vec![self.task.n.clone(), ic.clone(), row, column];
                 if matches!(self.group.x.layout, Layout::Blocked(_)) {
                     at.push(i.clone());

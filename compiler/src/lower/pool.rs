@@ -8,7 +8,10 @@ use super::elementwise::{add, div, f32, max, mul, sizes};
 use super::generic::lowest;
 use crate::graph::op::{AvgPool2d, Window};
 use crate::graph::{Node, NodeId};
-use crate::kernel::{Expr, Guard, Index};
+use crate::kernel::{Expr, Guard, Index, LoopKind};
+
+/// Windows of at most that many elements are written out.
+pub(super) const UNROLLED_WINDOW: usize = 9;
 
 impl Builder<'_> {
     /// The largest value of a window; padding never wins, NaN does.
@@ -70,8 +73,10 @@ impl Builder<'_> {
         mut body: impl FnMut(&mut Self, &[Index], Vec<Guard>),
     ) {
         let shape = self.shape_of(x);
-        self.serial("kh", w.kernel[0], |b, kh| {
-            b.serial("kw", w.kernel[1], |b, kw| {
+        let small = w.kernel[0] * w.kernel[1] <= UNROLLED_WINDOW;
+        let how = if small { LoopKind::Unroll } else { LoopKind::Serial };
+        self.repeat(how, "kh", w.kernel[0], |b, kh| {
+            b.repeat(how, "kw", w.kernel[1], |b, kw| {
                 let mut at = index.to_vec();
                 at[2] = at[2].clone() * w.stride[0] as i64 + kh * w.dilation[0] as i64 - w.padding[0];
                 at[3] = at[3].clone() * w.stride[1] as i64 + kw * w.dilation[1] as i64 - w.padding[2];
