@@ -1,7 +1,7 @@
 //! The kernels of the fused patterns, as text. `INSTA_UPDATE=always cargo test` blesses them.
 
-use nnc_compiler::graph::Op;
 use nnc_compiler::graph::op::{Binary, Conv2d, MaxPool2d, Unary};
+use nnc_compiler::graph::{Dim, Op};
 
 use crate::support::{Net, check, same, text, window};
 
@@ -40,6 +40,37 @@ fn residual() {
     let y = net.conv(x, 8, [1, 1], point);
     let y = net.op(Op::Binary(Binary::Add), &[y, x]);
     let y = net.op(Op::Unary(Unary::Relu), &[y]);
+    net.output(y);
+    insta::assert_snapshot!(text(&check(&net)));
+}
+
+/// Two branches of an inception module write side by side into the concatenation.
+#[test]
+fn concatenation_in_place() {
+    let mut net = Net::new(4);
+    let x = net.input(&[1, 3, 4, 4]);
+    let point = Conv2d { padding: [0; 4], ..same() };
+    let x = net.conv(x, 8, [1, 1], point.clone());
+    let a = net.conv(x, 8, [1, 1], point);
+    let b = net.conv(x, 16, [3, 3], same());
+    let y = net.op(Op::Concat(1), &[a, b]);
+    let y = net.op(Op::MaxPool2d(MaxPool2d { window: window(2, 2) }), &[y]);
+    net.output(y);
+    insta::assert_snapshot!(text(&check(&net)));
+}
+
+/// A depthwise convolution with its clamp, then a fully connected layer on the mean of each map.
+#[test]
+fn depthwise_and_linear() {
+    let mut net = Net::new(5);
+    let x = net.input(&[1, 3, 6, 6]);
+    let x = net.conv(x, 16, [1, 1], Conv2d { padding: [0; 4], ..same() });
+    let y = net.conv(x, 16, [3, 3], Conv2d { groups: 16, ..same() });
+    let y = net.op(Op::Unary(Unary::Clamp(0.0, 6.0)), &[y]);
+    let y = net.op(Op::AdaptiveAvgPool2d([1, 1]), &[y]);
+    let y = net.op(Op::Reshape(vec![Dim::from(1usize), Dim::from(16usize)]), &[y]);
+    let (w, b) = (net.parameter(&[10, 16]), net.parameter(&[10]));
+    let y = net.op(Op::Linear, &[y, w, b]);
     net.output(y);
     insta::assert_snapshot!(text(&check(&net)));
 }
