@@ -60,8 +60,14 @@ impl Source {
     ///
     /// # Errors
     /// [`Error::Source`] where the syntax is wrong.
+    ///
+    /// ```
+    /// let source = nnc::Source::from_text("a.nn", "net a{input x:f32[N]\noutput y=x->relu}")?;
+    /// assert_eq!(source.format()?, "net a {\n    input x: f32[N]\n    output y = x -> relu\n}\n");
+    /// # Ok::<(), nnc::Error>(())
+    /// ```
     pub fn format(&self) -> Result<String> {
-        Err(Error::Internal("the formatter is not there yet".into()))
+        nnc_dsl::format(&self.map, self.root).map_err(|diagnostics| self.refuse(diagnostics))
     }
 
     /// Syntax errors and warnings, without choosing or building a net.
