@@ -86,6 +86,14 @@ fn all_examples_are_right_and_tidy() {
     }
 }
 
+/// The program that the README shows.
+#[test]
+fn the_readme_shows_a_right_program() {
+    let readme = String::from_utf8(crate::support::read("README.md")).unwrap();
+    let program = readme.split("```").find(|block| block.contains("use std.")).expect("it shows one");
+    assert_eq!(nnc_with_stdin("check -", program.as_bytes()).ok(), "<stdin>: no errors\n");
+}
+
 #[test]
 fn fmt_rewrites_in_place_and_is_idempotent() {
     let folder = scratch(&[("net.nn", UNTIDY.as_bytes())]);
