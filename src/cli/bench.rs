@@ -8,6 +8,7 @@ use nnc::report::profile::{Profile, median};
 use nnc::{DType, Error, Model, Network, Tensor, TensorView};
 
 use super::args::{NetArgs, RunArgs, build, open_source, with_known_sizes};
+use super::progress::Progress;
 use super::run::views;
 use super::{Outcome, terminal};
 
@@ -61,13 +62,17 @@ pub fn run(args: &Args) -> Outcome {
     let options = args.how.options(args.net.options());
     let threads = options.thread_count();
     let network = with_known_sizes(build(&source, &options)?)?;
+    let progress = Progress::busy("timing");
     let model = network.initialize(0)?;
     let inputs = made_up_inputs(&network);
     let inputs = views(&inputs);
     if args.profile {
-        return terminal::print(&profile(&model, &inputs, args.runs)?.to_string());
+        let profile = profile(&model, &inputs, args.runs)?;
+        drop(progress);
+        return terminal::print(&profile.to_string());
     }
     let times = time_runs(&model, &inputs, args.runs)?;
+    drop(progress);
     let (min, median, runs) = (times.iter().min().copied().unwrap_or_default(), median(&times), times.len());
     let [min_ms, median_ms] = [min, median].map(|t| t.as_secs_f64() * 1e3);
     let batch = batch_size(&network);

@@ -6,6 +6,7 @@ use std::time::Instant;
 use nnc::stages::{self, Stage};
 
 use super::args::{CompileArgs, NetArgs, build, open_source, with_known_sizes};
+use super::progress::Progress;
 use super::{Outcome, terminal};
 
 /// Compile a program to machine code, into one file that `nnc run` loads without compiling again
@@ -55,7 +56,9 @@ pub fn run(args: &Args) -> Outcome {
 
     let start = Instant::now();
     let network = with_known_sizes(build(&source, &options)?)?;
+    let progress = Progress::busy("compiling");
     let compiled = network.compile()?;
+    drop(progress);
     let time = start.elapsed();
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.file));
     let program = compiled.program();

@@ -1,15 +1,13 @@
 //! `nnc eval`: how often a classifier is right on labelled pictures.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nnc::data::idx::{LabelledPictures, Split};
 use nnc::data::labels;
 use nnc::{Error, Model, Tensor, TensorSpec};
 
 use super::args::{NetArgs, RunArgs, build, open_source};
+use super::progress::Progress;
 use super::{Outcome, run, terminal};
 
 /// Measure a classifier's accuracy on labelled pictures
@@ -69,7 +67,7 @@ fn count_right(model: &Model, pictures: &LabelledPictures, batch: usize) -> Outc
     // The last batch is filled up with repeated pictures, so that one program serves all.
     let batch = input.ty.shape[0].size().unwrap_or(batch.min(pictures.len()));
     let output = classes_output(model)?;
-    let progress = Progress::new(pictures.len() as u64);
+    let progress = Progress::counted(pictures.len() as u64, "pictures");
     let mut right = 0;
     for start in (0..pictures.len()).step_by(batch.max(1)) {
         let end = (start + batch).min(pictures.len());
@@ -123,35 +121,4 @@ fn classes_output(model: &Model) -> Outcome<&TensorSpec> {
     found
         .or_else(|| model.outputs().iter().find(scores))
         .ok_or_else(|| Error::Input("the net has no output f32[N, classes] to classify by".into()).into())
-}
-
-/// A bar on a terminal, once it has taken longer than a second.
-struct Progress {
-    bar: ProgressBar,
-    start: Instant,
-}
-
-/// Faster work shows no progress.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-impl Progress {
-    fn new(total: u64) -> Progress {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        let template = "{bar:30} {pos} of {len} pictures, {per_sec}, {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
-        Progress { bar, start: Instant::now() }
-    }
-
-    fn advance(&self, by: u64) {
-        if self.bar.is_hidden() && std::io::stderr().is_terminal() && self.start.elapsed() > PATIENCE {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-        self.bar.inc(by);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
 }

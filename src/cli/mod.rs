@@ -12,6 +12,7 @@ mod explain;
 mod fmt;
 mod graph;
 mod input;
+mod progress;
 mod run;
 mod summary;
 pub mod terminal;

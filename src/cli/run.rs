@@ -12,6 +12,7 @@ use nnc::{Compiled, Error, Model, Network, Outputs, Source, Tensor, TensorView, 
 
 use super::args::{NetArgs, RunArgs, STDIN, build, name_and_value, read_stdin};
 use super::input::{self, InputArg};
+use super::progress::Progress;
 use super::{Outcome, terminal};
 
 /// Run a net: a program (.nn) or what `compile` made of it
@@ -96,7 +97,10 @@ fn preprocess(name: &str) -> Result<Preprocess, String> {
 
 pub fn run(args: &Args) -> Outcome {
     let class_names = args.labels.as_deref().map(labels::read).transpose()?;
-    let model = load(&open(args)?, args.weights.as_deref(), args.seed)?;
+    let runnable = open(args)?;
+    let progress = Progress::busy("preparing the weights");
+    let model = load(&runnable, args.weights.as_deref(), args.seed)?;
+    drop(progress);
     for (name, _) in &args.outputs {
         if !model.outputs().iter().any(|o| o.name == *name) {
             let names: Vec<String> = model.outputs().iter().map(|o| format!("`{}`", o.name)).collect();
@@ -105,7 +109,9 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     let inputs = input::read(model.inputs(), &args.inputs, args.preprocess)?;
+    let progress = Progress::busy("running");
     let outputs = model.run(&views(&inputs))?;
+    drop(progress);
     for (name, path) in &args.outputs {
         npy::write(path, &outputs[name])?;
     }
