@@ -47,7 +47,9 @@ fn pictures_make_a_batch() {
     let line = format!("{MOBILENET} {} --output logits={{}}/y.npy --top 1", inputs.join(" "));
     let text = nnc_in(folder.path(), &line).ok();
     assert_eq!(read_npy(folder.path().join("y.npy")).shape(), [5, 1000]);
-    insta::assert_snapshot!(text);
+    let classes: Vec<&str> = text.lines().filter_map(|l| l.split_whitespace().nth(2)).collect();
+    assert_eq!(classes, ["285", "698", "967", "599", "812"], "{text}");
+    assert!(text.starts_with("1:\n") && text.contains("\n\n5:\n"), "{text}");
 }
 
 /// A photograph of another size and format goes through the usual resize, crop and normalisation.
