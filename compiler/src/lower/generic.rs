@@ -74,7 +74,7 @@ impl Builder<'_> {
         let sum = self.cell("sum", DType::F32);
         self.assign(&sum, start);
         self.serial("i", depth, |b, i| {
-            let x = b.value(operands[0], &[row, &[i.clone()]].concat());
+            let x = b.value(operands[0], &[row, std::slice::from_ref(&i)].concat());
             let w = b.value(operands[1], &[out, i]);
             b.assign(&sum, fma(x, w, sum.get()));
         });
