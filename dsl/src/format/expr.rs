@@ -238,7 +238,8 @@ impl Formatter<'_> {
         let first = self.tokens.partition_point(|t| t.start < block.span.start);
         let behind = self.tokens.partition_point(|t| t.start < block.span.end);
         let comment = self.comments.iter().any(|c| (block.span.start..block.span.end).contains(&c.start));
-        !comment && block.stmts.len() <= 1 && self.tokens[first + 1..behind].iter().all(|t| !t.first_of_line)
+        let inside = [first + 1, behind - 1]; // what is behind the one brace, and the other brace
+        !comment && block.stmts.len() <= 1 && inside.iter().all(|&i| !self.tokens[i].first_of_line)
     }
 }
 
