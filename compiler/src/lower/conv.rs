@@ -217,12 +217,8 @@ impl ConvGroup<'_> {
         let flops =
             2 * conv_shape.iter().product::<usize>() * self.weights.shape[1..5].iter().product::<usize>();
         self.split(&mut g, flops as u64);
-        if self.pool.is_none() {
-            let most = (self.most_pixels() / g.conv[1]).max(1);
-            let whole = |&d: &usize| g.rows.is_multiple_of(d) && g.task_rows.is_multiple_of(d);
-            g.tile_rows = (1..=most).rev().find(whole).unwrap_or(1);
-        }
         g.conv_rows = self.conv_rows(g.task_rows);
+        g.tile_rows = self.tile_rows(&g);
         g.staged = [self.reach(0, g.conv_rows, &g), self.reach(1, g.conv[1], &g)];
         g
     }
@@ -247,6 +243,20 @@ impl ConvGroup<'_> {
         let tasks = images * g.rows.div_ceil(g.task_rows);
         let groups = wanted.div_ceil(tasks).min(g.blocks);
         g.task_blocks = (1..=g.blocks / groups).rev().find(|&d| g.blocks.is_multiple_of(d)).unwrap_or(1);
+    }
+
+    /// Rows of a tile: several where a row is too short for one, and all tasks have whole tiles.
+    fn tile_rows(&self, g: &Geometry) -> usize {
+        let most = (self.most_pixels() / g.conv[1]).max(1);
+        let even = match self.pool {
+            None => true,
+            Some((_, w)) => w.padding == [0; 4] && !w.ceil && g.rows.is_multiple_of(g.task_rows),
+        };
+        let rows = |d: usize| match self.pool {
+            None => g.rows.is_multiple_of(d) && g.task_rows.is_multiple_of(d),
+            Some(_) => g.conv_rows.is_multiple_of(d),
+        };
+        (1..=most).rev().find(|&d| even && rows(d)).unwrap_or(1)
     }
 
     /// Rows of the convolution under that many rows of the result.

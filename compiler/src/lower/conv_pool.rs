@@ -95,20 +95,29 @@ impl ConvGroup<'_> {
         let pooled = b.scope.graph.operands(pool)[0];
         let height = geometry.conv[0] as i64;
         let lanes = self.lanes as i64;
-        b.serial("cr", geometry.conv_rows, |b, r| {
+        let tile_rows = geometry.tile_rows;
+        b.serial("cr", geometry.conv_rows / tile_rows, |b, r| {
+            let r = r * tile_rows as i64;
             let row = task.first_conv_row.clone() + r.clone();
             let (low, high) = row.range(b.extents());
-            let inside = Guard::between(&row, 0, height, b.extents());
+            let mut inside = Guard::between(&row, 0, height, b.extents());
+            if tile_rows > 1 {
+                // Tiles of several rows are made where no row is outside.
+                let last = row.clone() + (tile_rows - 1);
+                inside = Guard::between(&last, 0, height, b.extents());
+            }
             b.when(inside, |b| {
-                self.row_of_tiles(b, geometry, task, block, &r, &mut |b, sums, [_, column]| {
+                self.row_of_tiles(b, geometry, task, block, &r, &mut |b, sums, [down, column]| {
                     b.unroll("v", BLOCK / self.lanes, |b, v| {
                         b.with_lanes(self.lanes, |b, lane| {
                             let in_block = v.clone() * lanes + lane.clone();
                             let channel = block.clone() * BLOCK as i64 + in_block.clone();
-                            let index = vec![task.n.clone(), channel, row.clone(), column.clone()];
+                            let index =
+                                vec![task.n.clone(), channel, row.clone() + down.clone(), column.clone()];
                             b.memo.push((self.anchor, index.clone(), sums.get(v, lane)));
                             let value = b.value(pooled, &index);
-                            b.store(rows.buffer, vec![r.clone(), column + left, in_block], value);
+                            let at = vec![r.clone() + down, column + left, in_block];
+                            b.store(rows.buffer, at, value);
                         });
                     });
                 });
@@ -193,5 +202,5 @@ fn kind(b: &Builder, pool: NodeId, w: &Window) -> Option<Kind> {
         }
         elements *= counted(0);
     }
-    Some(Kind::Mean(elements))
+    Some(Kind::Mean(elements.max(1)))
 }

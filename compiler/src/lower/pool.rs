@@ -40,7 +40,8 @@ impl Builder<'_> {
                 let v = b.guarded(inside, f32(0.0), |b| b.value(x, at));
                 b.assign(&sum, add(sum.get(), v));
             });
-            return div(sum.get(), f32((counted(0, 0) * counted(1, 0)) as f64));
+            let count = counted(0, 0) * counted(1, 0);
+            return div(sum.get(), f32(count.max(1) as f64));
         }
         let number = self.cell("count", DType::F32);
         self.assign(&number, f32(0.0));
@@ -60,7 +61,8 @@ impl Builder<'_> {
             let one = b.guarded(counts, f32(0.0), |_| f32(1.0));
             b.assign(&number, add(number.get(), one));
         });
-        div(sum.get(), number.get())
+        // A dilated window may miss the input: its mean is zero.
+        div(sum.get(), max(number.get(), f32(1.0)))
     }
 
     /// Runs `body` for every position of the window with the index into `x` and the guards under
