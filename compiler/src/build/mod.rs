@@ -26,6 +26,7 @@ use nnc_dsl::{Diagnostic, FileId, Severity, SourceMap};
 use crate::graph::{Graph, Op, TensorType};
 use eval::Evaluator;
 use modules::Modules;
+pub use train::{Spec, SpecValue, TrainSection};
 
 /// How a program is built.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +50,9 @@ pub struct Built {
     /// Parameters (with their types) that only the training variant has: a weights file may hold
     /// them, an inference program does not need them.
     pub training_only: Vec<(String, TensorType)>,
+    /// The `train` section, its values nodes of the graph. Only where `training` was asked for and the
+    /// net has a section.
+    pub train: Option<TrainSection>,
 }
 
 /// Reads the files of `use "blocks.nn"`.
@@ -107,12 +111,13 @@ fn build_here(
             return Err(diagnostics);
         }
     };
-    let (graph, stopped) = evaluate(map, &modules, &net, options, options.training, &mut diagnostics);
+    let Evaluated { graph, train, stopped } =
+        evaluate(map, &modules, &net, options, options.training, &mut diagnostics);
     // The other variant: it has the `train` section's errors and the parameters of `if training`.
     let mut training_only = vec![];
     if !stopped && !options.training {
-        let (other, _) = evaluate(map, &modules, &net, options, true, &mut diagnostics);
-        training_only = only_in(&other, &graph);
+        let other = evaluate(map, &modules, &net, options, true, &mut diagnostics);
+        training_only = only_in(&other.graph, &graph);
     }
     if syntax_is_sound && !stopped {
         let builtins = builtins::table().into_keys().collect();
@@ -122,7 +127,15 @@ fn build_here(
         return Err(diagnostics);
     }
     diagnostics.extend(unused::check(&modules));
-    Ok(Built { graph, warnings: diagnostics, training_only })
+    Ok(Built { graph, warnings: diagnostics, training_only, train })
+}
+
+/// One variant of a net.
+struct Evaluated {
+    graph: Graph,
+    train: Option<TrainSection>,
+    /// A limit was hit.
+    stopped: bool,
 }
 
 fn evaluate(
@@ -132,11 +145,11 @@ fn evaluate(
     options: &BuildOptions,
     training: bool,
     diagnostics: &mut Vec<Diagnostic>,
-) -> (Graph, bool) {
+) -> Evaluated {
     let mut evaluator = Evaluator::new(map, modules, &options.sets, training);
     evaluator.run(net);
     merge(diagnostics, evaluator.diagnostics);
-    (evaluator.graph, evaluator.stopped)
+    Evaluated { graph: evaluator.graph, train: evaluator.trained, stopped: evaluator.stopped }
 }
 
 /// Adds what was not said yet of the same place.

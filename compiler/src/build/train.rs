@@ -1,7 +1,8 @@
-//! `train { … }`: checked in a throw-away copy of the graph.
+//! `train { … }`: a part of the training variant of a net.
 //!
-//! The section takes effect in a training program only; what is wrong with it is said whenever
-//! the net is built: keys, the shapes of losses and metrics, optimizers and schedules.
+//! Loss and metrics become nodes of its graph; optimizer, schedule and the rest become [`Spec`]s for
+//! those who make and run a training step. What is wrong with a section is said whenever the net is
+//! built, for the training variant is evaluated then, too.
 
 use nnc_dsl::Span;
 use nnc_dsl::ast::{Block, Expr, Ident};
@@ -9,25 +10,131 @@ use nnc_dsl::ast::{Block, Expr, Ident};
 use super::eval::Evaluator;
 use super::hints;
 use super::values::{Eval, Reported, Value};
+use crate::graph::NodeId;
 
 /// The names that a section assigns to, and what they must be.
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 7] = [
     ("loss", "a number: a tensor without dimensions"),
     ("optimizer", "an optimizer such as `sgd(lr = 0.01)`"),
     ("schedule", "a schedule such as `step(every = 30)`"),
     ("regularizer", "a regularizer such as `l2(5e-4)`"),
+    ("clip", "`clip_norm(1.0)` or `clip_value(0.5)`"),
     ("epochs", "an integer of at least 1"),
     ("batch", "an integer of at least 1"),
 ];
 
-/// The section that is being checked.
+/// What a `train` section says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainSection {
+    /// What is to become small: a float without dimensions.
+    pub loss: NodeId,
+    /// What is measured besides, by name: values without dimensions.
+    pub metrics: Vec<(String, NodeId)>,
+    /// How parameters follow their gradients.
+    pub optimizer: Spec,
+    /// How the learning rate changes.
+    pub schedule: Option<Spec>,
+    /// What keeps parameters small.
+    pub regularizer: Option<Spec>,
+    /// What keeps gradients small.
+    pub clip: Option<Spec>,
+    /// Passes over the data.
+    pub epochs: Option<usize>,
+    /// Examples in a step.
+    pub batch: Option<usize>,
+    /// Its text.
+    pub span: Span,
+}
+
+/// A checked call such as `sgd(lr = 0.01, momentum = 0.9)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// The key that it is for: `optimizer`, `schedule`, `regularizer`, `clip`.
+    pub kind: &'static str,
+    /// `sgd`.
+    pub name: &'static str,
+    /// All arguments, defaults included, save those that are `none`.
+    pub arguments: Vec<(&'static str, SpecValue)>,
+    /// Its text.
+    pub span: Span,
+}
+
+/// An argument of a [`Spec`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum SpecValue {
+    /// A number.
+    Number(f64),
+    /// Yes or no.
+    Bool(bool),
+    /// Another one: the schedule that a warm-up leads to.
+    Spec(Box<Spec>),
+}
+
+impl Spec {
+    /// The argument of that name.
+    pub fn get(&self, name: &str) -> Option<&SpecValue> {
+        self.arguments.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    /// The number of that name; 0 if there is none.
+    pub fn number(&self, name: &str) -> f64 {
+        match self.get(name) {
+            Some(SpecValue::Number(x)) => *x,
+            _ => 0.0,
+        }
+    }
+
+    /// Whether the argument of that name is `true`.
+    pub fn flag(&self, name: &str) -> bool {
+        self.get(name) == Some(&SpecValue::Bool(true))
+    }
+}
+
+/// The section that is being evaluated.
 #[derive(Default)]
-pub(super) struct TrainSection {
-    given: Vec<(String, Span)>,
+pub(super) struct Section {
+    given: Vec<(&'static str, Span, Option<Value>)>,
+    metrics: Vec<(String, NodeId)>,
+}
+
+impl Section {
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.given.iter().find(|(k, _, _)| *k == key).and_then(|(_, _, v)| v.as_ref())
+    }
+
+    fn spec(&self, key: &str) -> Option<Spec> {
+        match self.value(key) {
+            Some(Value::Spec(s)) => Some(s.as_ref().clone()),
+            _ => None,
+        }
+    }
+
+    fn count(&self, key: &str) -> Option<usize> {
+        match self.value(key) {
+            Some(Value::Int(n)) => usize::try_from(*n).ok(),
+            _ => None,
+        }
+    }
+
+    /// The whole; `None` if something needed is missing, which has been said.
+    fn finish(self, span: Span) -> Option<TrainSection> {
+        let Some(&Value::Tensor(loss)) = self.value("loss") else { return None };
+        Some(TrainSection {
+            loss,
+            optimizer: self.spec("optimizer")?,
+            schedule: self.spec("schedule"),
+            regularizer: self.spec("regularizer"),
+            clip: self.spec("clip"),
+            epochs: self.count("epochs"),
+            batch: self.count("batch"),
+            metrics: self.metrics,
+            span,
+        })
+    }
 }
 
 impl Evaluator<'_> {
-    /// Checks a section. The graph is afterwards what it was.
+    /// Evaluates the section of the net that is built, in its training variant.
     pub(super) fn train_section(&mut self, body: &Block, span: Span) -> Eval<()> {
         if !self.frame().function.is_net {
             return Err(self.error("`train` belongs in a net", span, ""));
@@ -35,18 +142,17 @@ impl Evaluator<'_> {
         if !self.training || !self.frame().root {
             return Ok(());
         }
-        let graph = self.graph.clone();
-        self.train = Some(TrainSection::default());
+        self.train = Some(Section::default());
         let result = self.block(body);
         let section = self.train.take().unwrap_or_default();
-        self.graph = graph;
         for key in ["loss", "optimizer"] {
-            if result.is_ok() && !section.given.iter().any(|(k, _)| k == key) {
+            if result.is_ok() && !section.given.iter().any(|(k, _, _)| *k == key) {
                 let (_, what) = KEYS[usize::from(key == "optimizer")];
                 let help = format!("add `{key} = …`, {what}");
                 self.error_help(format!("the `train` section has no `{key}`"), span, "", Some(help));
             }
         }
+        self.trained = section.finish(span);
         result.map(|_| ())
     }
 
@@ -71,8 +177,8 @@ impl Evaluator<'_> {
             return Err(self.error_help(title, name.span, "unknown", Some(help)));
         };
         let section = self.train.get_or_insert_default();
-        let before = section.given.iter().find(|(k, _)| k == key).map(|(_, s)| *s);
-        section.given.push((key.to_string(), name.span));
+        let before = section.given.iter().find(|(k, _, _)| k == key).map(|(_, s, _)| *s);
+        section.given.push((*key, name.span, None));
         if let Some(before) = before {
             let d = self.located(format!("`{key}` is given twice"), name.span, "again here");
             let d = d.label(before, "first here");
@@ -90,6 +196,10 @@ impl Evaluator<'_> {
             _ => false,
         };
         if fits {
+            let section = self.train.get_or_insert_default();
+            if let Some(last) = section.given.last_mut() {
+                last.2 = Some(value_of_key);
+            }
             return Ok(());
         }
         let message = format!("found {}", value_of_key.describe(&self.graph));
@@ -102,7 +212,10 @@ impl Evaluator<'_> {
             return Err(self.error("`metric` belongs in a `train` section", span, ""));
         }
         let result = match self.expr(value) {
-            Ok(Value::Tensor(n)) if self.graph.node(n).ty.rank() == 0 => Ok(Value::Tensor(n)),
+            Ok(Value::Tensor(n)) if self.graph.node(n).ty.rank() == 0 => {
+                self.train.get_or_insert_default().metrics.push((name.name.clone(), n));
+                Ok(Value::Tensor(n))
+            }
             Ok(other) => {
                 let message = format!("found {}", other.describe(&self.graph));
                 let title =

@@ -11,6 +11,7 @@ use nnc_runtime::program::Initializer;
 
 use super::builtins::Builtin;
 use super::modules::FunctionDef;
+use super::train::Spec;
 use crate::graph::{Dim, Graph, NodeId};
 
 /// An error was reported; nothing more is to be said of it.
@@ -85,15 +86,6 @@ pub(crate) struct Layer {
     pub path: String,
     /// Whether it owns its parameters already.
     pub applied: std::cell::Cell<bool>,
-}
-
-/// A checked call in a `train` section.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Spec {
-    /// `optimizer`, `schedule` or `regularizer`.
-    pub kind: &'static str,
-    /// `sgd`.
-    pub name: &'static str,
 }
 
 /// An argument of a call.

@@ -92,6 +92,33 @@ pub fn trace(
     precision: Precision,
     observe: &mut dyn FnMut(NodeId, &Tensor),
 ) -> Result<BTreeMap<String, Tensor>, InterpretError> {
+    evaluate_all(graph, feeds, precision, observe).map(|s| s.outputs)
+}
+
+/// What a run of a graph with updates gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The values of the outputs, by name.
+    pub outputs: BTreeMap<String, Tensor>,
+    /// What the updated parameters hold afterwards, by name.
+    pub parameters: BTreeMap<String, Tensor>,
+}
+
+/// Like [`run`], in that precision, with the parameters' next values.
+pub fn step(
+    graph: &Graph,
+    feeds: &BTreeMap<String, Tensor>,
+    precision: Precision,
+) -> Result<Step, InterpretError> {
+    evaluate_all(graph, feeds, precision, &mut |_, _| {})
+}
+
+fn evaluate_all(
+    graph: &Graph,
+    feeds: &BTreeMap<String, Tensor>,
+    precision: Precision,
+    observe: &mut dyn FnMut(NodeId, &Tensor),
+) -> Result<Step, InterpretError> {
     let bindings = bind(graph, feeds)?;
     let specialised;
     let graph = if bindings.is_empty() {
@@ -101,7 +128,7 @@ pub fn trace(
         &specialised
     };
     let mut uses: HashMap<NodeId, usize> = HashMap::new();
-    for id in graph.ids().flat_map(|id| graph.operands(id)).chain(graph.outputs.iter().map(|o| o.node)) {
+    for id in graph.ids().flat_map(|id| graph.operands(id)).chain(graph.results()) {
         *uses.entry(id).or_default() += 1;
     }
     let mut values: HashMap<NodeId, Cow<Tensor>> = HashMap::new();
@@ -121,8 +148,15 @@ pub fn trace(
             }
         }
     }
-    let output = |o: &super::Output| Some((o.name.clone(), values.get(&o.node)?.clone().into_owned()));
-    Ok(graph.outputs.iter().filter_map(output).collect())
+    let named = |name: &str, id: NodeId| Some((name.to_string(), values.get(&id)?.clone().into_owned()));
+    Ok(Step {
+        outputs: graph.outputs.iter().filter_map(|o| named(&o.name, o.node)).collect(),
+        parameters: graph
+            .updates
+            .iter()
+            .filter_map(|u| named(&graph.node(u.parameter).name, u.value))
+            .collect(),
+    })
 }
 
 fn evaluate<'a>(

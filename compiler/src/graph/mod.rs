@@ -127,6 +127,15 @@ pub struct Output {
     pub node: NodeId,
 }
 
+/// What a parameter holds when a run ends. Every node of the run sees the value that it had before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// The parameter.
+    pub parameter: NodeId,
+    /// Its next value, of the same type.
+    pub value: NodeId,
+}
+
 /// A computation graph. See the module's head.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -135,6 +144,8 @@ pub struct Graph {
     inner: StableDiGraph<Node, u32, u32>,
     /// Results, in source order.
     pub outputs: Vec<Output>,
+    /// What a run changes: each parameter at most once. Empty in inference.
+    pub updates: Vec<Update>,
     /// Groups, in the order in which they run. Empty before the fusion pass.
     pub groups: Vec<Group>,
 }
@@ -214,9 +225,25 @@ impl Graph {
         out
     }
 
-    /// True if the value is a result of the graph.
+    /// True if the value is a result of the graph: an output, or what a parameter is updated to.
     pub fn is_output(&self, id: NodeId) -> bool {
-        self.outputs.iter().any(|o| o.node == id)
+        self.results().any(|r| r == id)
+    }
+
+    /// The values that a run is for: outputs, then what parameters are updated to.
+    pub fn results(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.outputs.iter().map(|o| o.node).chain(self.updates.iter().map(|u| u.value))
+    }
+
+    /// The parameter of that name.
+    pub fn parameter(&self, name: &str) -> Option<NodeId> {
+        let named = |n: &NodeId| self.node(*n).name == name && matches!(self.node(*n).op, Op::Parameter(_));
+        self.ids().find(named)
+    }
+
+    /// True for a parameter that a run changes.
+    pub fn is_updated(&self, parameter: NodeId) -> bool {
+        self.updates.iter().any(|u| u.parameter == parameter)
     }
 
     /// All ids, in the order in which they were added.
@@ -268,7 +295,7 @@ impl Graph {
         self.inner.add_edge(new, id, i as u32);
     }
 
-    /// Lets every user of `old`, and the outputs, use `new` instead; `old` stays, without users.
+    /// Lets every user of `old`, outputs and updates use `new` instead; `old` stays, without users.
     pub fn replace_uses(&mut self, old: NodeId, new: NodeId) {
         let edges: Vec<_> = self
             .inner
@@ -283,6 +310,11 @@ impl Graph {
         for o in &mut self.outputs {
             if o.node == old {
                 o.node = new;
+            }
+        }
+        for u in &mut self.updates {
+            if u.value == old {
+                u.value = new;
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::text::Scanner;
-use super::{Graph, Group, GroupId, Layout, NodeId, Op, Output, Placement};
+use super::{Graph, Group, GroupId, Layout, NodeId, Op, Output, Placement, Update};
 
 /// A text that is not a graph's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +74,12 @@ impl Parser {
                 s.expect("=")?;
                 let node = self.operand(&mut s)?;
                 self.graph.outputs.push(Output { name, node });
+            }
+            State::Graph if s.skip("update ") => {
+                let parameter = self.operand(&mut s)?;
+                s.expect("=")?;
+                let value = self.operand(&mut s)?;
+                self.graph.updates.push(Update { parameter, value });
             }
             State::Graph | State::Group(_) => self.node(&mut s)?,
         }

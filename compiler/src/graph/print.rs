@@ -14,6 +14,8 @@
 //!   output features = %3
 //! }
 //! ```
+//!
+//! A training step ends with what its parameters hold afterwards: `update %1 = %40`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -46,6 +48,10 @@ impl fmt::Display for Graph {
         }
         for o in &self.outputs {
             writeln!(f, "  output {} = {}", quote_name(&o.name), number(&numbers, o.node))?;
+        }
+        for u in &self.updates {
+            let (parameter, value) = (number(&numbers, u.parameter), number(&numbers, u.value));
+            writeln!(f, "  update {parameter} = {value}")?;
         }
         writeln!(f, "}}")
     }

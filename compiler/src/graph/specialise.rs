@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::op::{Op, OpError, check_type};
+use super::op::{AvgPool2dGrad, Conv2dInputGrad, Op, OpError, Philox, check_type};
 use super::{Bindings, Dim, Graph, NodeId, Shape, TensorType};
 
 /// A node that does not allow these sizes.
@@ -64,6 +64,14 @@ impl Graph {
         let out = product(&node.ty.sizes()?);
         match node.op {
             Op::Conv2d(_) => Some(out.saturating_mul(product(operand(1)?.get(1..)?))),
+            // As many as the convolution that it is the gradient of.
+            Op::Conv2dInputGrad(_) => {
+                Some(product(&operand(0)?).saturating_mul(product(operand(1)?.get(1..)?)))
+            }
+            Op::Conv2dWeightGrad(_) => {
+                let taps = product(node.ty.sizes()?.get(1..)?);
+                Some(product(&operand(1)?).saturating_mul(taps))
+            }
             Op::ConvTranspose2d(_) => {
                 Some(product(&operand(0)?).saturating_mul(product(operand(1)?.get(1..)?)))
             }
@@ -80,7 +88,12 @@ impl Graph {
 fn attribute_dims(op: &Op) -> Vec<&Dim> {
     match op {
         Op::Reshape(shape) | Op::Broadcast(shape) => shape.iter().collect(),
+        Op::Philox(Philox { shape, .. }) => shape.iter().collect(),
         Op::Slice { start, end, .. } => vec![start, end],
+        Op::Conv2dInputGrad(Conv2dInputGrad { input, .. })
+        | Op::AvgPool2dGrad(AvgPool2dGrad { input, .. })
+        | Op::AdaptiveAvgPool2dGrad(input) => input.iter().collect(),
+        Op::GatherGrad { size, .. } => vec![size],
         _ => vec![],
     }
 }
@@ -88,10 +101,15 @@ fn attribute_dims(op: &Op) -> Vec<&Dim> {
 fn substitute_attributes(op: &mut Op, bindings: &Bindings) {
     match op {
         Op::Reshape(shape) | Op::Broadcast(shape) => *shape = substitute(shape, bindings),
+        Op::Philox(Philox { shape, .. }) => *shape = substitute(shape, bindings),
         Op::Slice { start, end, .. } => {
             *start = start.substitute(bindings);
             *end = end.substitute(bindings);
         }
+        Op::Conv2dInputGrad(Conv2dInputGrad { input, .. })
+        | Op::AvgPool2dGrad(AvgPool2dGrad { input, .. })
+        | Op::AdaptiveAvgPool2dGrad(input) => input.iter_mut().for_each(|d| *d = d.substitute(bindings)),
+        Op::GatherGrad { size, .. } => *size = size.substitute(bindings),
         _ => {}
     }
 }

@@ -1,7 +1,7 @@
 //! The structural verifier: everything that later stations rely on. It runs between passes in
 //! tests and debug builds, and gives all problems, not just the first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nnc_runtime::DType;
 use petgraph::Direction;
@@ -20,6 +20,7 @@ pub fn verify(graph: &Graph) -> Result<(), Vec<String>> {
     graph.ids().for_each(|id| v.node(id));
     v.names();
     v.outputs();
+    v.updates();
     v.groups();
     if v.problems.is_empty() { Ok(()) } else { Err(v.problems) }
 }
@@ -120,6 +121,27 @@ impl Verifier<'_> {
         }
     }
 
+    fn updates(&mut self) {
+        let mut seen = BTreeSet::new();
+        for u in &self.graph.updates {
+            if !self.graph.contains(u.parameter) || !self.graph.contains(u.value) {
+                self.problems.push("an update is of or to a node that is not there".to_string());
+                continue;
+            }
+            let (parameter, value) = (self.graph.node(u.parameter), self.graph.node(u.value));
+            if !matches!(parameter.op, Op::Parameter(_)) {
+                self.say(u.parameter, "it is updated, but it is no parameter");
+            }
+            if parameter.ty != value.ty {
+                let problem = format!("it is {}, it is updated to {}", parameter.ty, value.ty);
+                self.say(u.parameter, problem);
+            }
+            if !seen.insert(u.parameter) {
+                self.say(u.parameter, "it is updated twice");
+            }
+        }
+    }
+
     fn placement(&mut self, id: NodeId, p: Placement) {
         if !self.graph.contains(p.into) {
             return self.say(id, "it is placed into a node that is not there");
@@ -181,7 +203,7 @@ impl Verifier<'_> {
             self.say(id, format!("node {user} uses it, but only the last node of group g{g} reaches memory"));
         }
         if self.graph.is_output(id) {
-            self.say(id, format!("it is an output, but only the last node of group g{g} reaches memory"));
+            self.say(id, format!("it is a result, but only the last node of group g{g} reaches memory"));
         }
         if self.graph.node(id).placement.is_some() {
             self.say(id, format!("it is placed, but only the last node of group g{g} reaches memory"));

@@ -29,6 +29,7 @@ pub(super) fn is_movement(op: &Op) -> bool {
         Op::Reshape(_)
             | Op::Transpose(_)
             | Op::Slice { .. }
+            | Op::Reverse(_)
             | Op::Pad { .. }
             | Op::Broadcast(_)
             | Op::OneHot(_)
@@ -148,11 +149,24 @@ impl Builder<'_> {
                 at[*axis] = at[*axis].clone() * *step as i64 + Index::from(start);
                 self.value(x, &at)
             }
+            Op::Reverse(axes) => {
+                let mut at = index.to_vec();
+                for &axis in axes {
+                    at[axis] = Index::from(from[axis] as i64 - 1) - at[axis].clone();
+                }
+                self.value(x, &at)
+            }
             Op::Pad { pads, value } => {
                 let mut guards = vec![];
                 let mut at = vec![];
                 for (axis, i) in index.iter().enumerate() {
-                    let inner = i.clone() - pads[axis].0;
+                    let mut inner = i.clone() - pads[axis].before;
+                    let step = pads[axis].interior + 1;
+                    if step > 1 {
+                        let rest = inner.rem(step, self.extents());
+                        guards.extend(Guard::between(&rest, 0, 1, self.extents()));
+                        inner = inner.div(step, self.extents());
+                    }
                     guards.extend(Guard::between(&inner, 0, from[axis] as i64, self.extents()));
                     at.push(inner);
                 }

@@ -1,4 +1,4 @@
-//! Removes what no output needs. Inputs and parameters stay: they are the program's interface, and
+//! Removes what no output and no update needs. Inputs and parameters stay: they are the program's interface, and
 //! a weights file that has an unused one is not wrong.
 //!
 //! ```text
@@ -20,10 +20,10 @@ pub fn run(graph: &mut Graph) -> Report {
     report
 }
 
-/// Removes all nodes that no output needs, save inputs and parameters; tells how many.
+/// Removes all nodes that no result needs, save inputs and parameters; tells how many.
 pub(super) fn sweep(graph: &mut Graph) -> usize {
     let mut needed = HashSet::new();
-    let mut work: Vec<_> = graph.outputs.iter().map(|o| o.node).collect();
+    let mut work: Vec<_> = graph.results().collect();
     while let Some(id) = work.pop() {
         if needed.insert(id) {
             work.extend(graph.operands(id));

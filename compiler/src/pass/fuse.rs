@@ -340,11 +340,13 @@ fn moves_only(op: &Op) -> bool {
         Op::Transpose(_)
             | Op::Concat(_)
             | Op::Slice { .. }
+            | Op::Reverse(_)
             | Op::Pad { .. }
             | Op::Broadcast(_)
             | Op::Gather(_)
             | Op::OneHot(_)
             | Op::Random(_)
+            | Op::Philox(_)
             | Op::Dropout(_)
             | Op::StopGradient
             | Op::Relayout

@@ -152,12 +152,18 @@ impl Walk {
         })
     }
 
-    /// Outputs are the caller's memory: row-major.
+    /// Outputs are the caller's memory, parameters are kept: row-major.
     fn finish_outputs(&mut self, graph: &mut Graph) {
         for i in 0..graph.outputs.len() {
             let value = graph.outputs[i].node;
             if graph.node(value).layout != Layout::Plain {
                 graph.outputs[i].node = self.convert(graph, value, Layout::Plain);
+            }
+        }
+        for i in 0..graph.updates.len() {
+            let value = graph.updates[i].value;
+            if graph.node(value).layout != Layout::Plain {
+                graph.updates[i].value = self.convert(graph, value, Layout::Plain);
             }
         }
     }

@@ -11,14 +11,20 @@ pub fn prepared(graph: &Graph) -> HashSet<NodeId> {
     for id in graph.topological() {
         let once = match graph.node(id).op {
             Op::Input | Op::Parameter(_) | Op::Constant(_) | Op::Random(_) | Op::Dropout(_) => false,
-            _ => graph
-                .operands(id)
-                .iter()
-                .all(|&o| matches!(graph.node(o).op, Op::Parameter(_) | Op::Constant(_)) || out.contains(&o)),
+            _ => graph.operands(id).iter().all(|&o| is_settled(graph, o) || out.contains(&o)),
         };
         if once && !graph.is_output(id) {
             out.insert(id);
         }
     }
     out
+}
+
+/// True for sources that are the same in every run: constants, and parameters that no run updates.
+pub fn is_settled(graph: &Graph, id: NodeId) -> bool {
+    match graph.node(id).op {
+        Op::Constant(_) => true,
+        Op::Parameter(_) => !graph.is_updated(id),
+        _ => false,
+    }
 }

@@ -2,7 +2,8 @@
 
 use nnc_compiler::graph::Op;
 use nnc_compiler::graph::op::{
-    AvgPool2d, BatchNorm, Binary, Conv2d, ConvTranspose2d, LocalResponseNorm, MaxPool2d, ReduceKind, Unary,
+    AvgPool2d, BatchNorm, Binary, Conv2d, ConvTranspose2d, LocalResponseNorm, MaxPool2d, Padding, ReduceKind,
+    Unary,
 };
 use nnc_compiler::graph::{Dim, Shape};
 use nnc_runtime::DType;
@@ -248,7 +249,16 @@ fn movements() {
         Op::Reshape(shape(&[4, 20, 6])),
         Op::Transpose(vec![0, 2, 3, 1]),
         Op::Slice { axis: 1, start: Dim::from(3), end: Dim::from(15), step: 4 },
-        Op::Pad { pads: vec![(0, 0), (1, 2), (0, 3), (2, 0)], value: 1.5 },
+        Op::Pad {
+            pads: vec![
+                Padding::default(),
+                Padding::around(1, 2),
+                Padding { before: 0, after: 3, interior: 1 },
+                Padding { before: 2, after: 0, interior: 2 },
+            ],
+            value: 1.5,
+        },
+        Op::Reverse(vec![1, 3]),
         Op::StopGradient,
         Op::Dropout(0.5),
     ];

@@ -3,6 +3,7 @@
 use super::super::eval::Evaluator;
 use super::super::values::{Argument, Eval, Value};
 use super::{Args, Row};
+use crate::graph::op::Padding;
 use crate::graph::{Dim, NodeId, Op, Shape};
 
 pub(super) const FUNCTIONS: &[Row] = &[
@@ -206,7 +207,9 @@ fn pad(ev: &mut Evaluator, a: &Args) -> Eval<Value> {
     let rank = ev.graph.node(x).ty.rank();
     let two = |v: &Value| match v {
         Value::List(p) => match p[..] {
-            [Value::Int(b), Value::Int(e)] => Some((usize::try_from(b).ok()?, usize::try_from(e).ok()?)),
+            [Value::Int(b), Value::Int(e)] => {
+                Some(Padding::around(usize::try_from(b).ok()?, usize::try_from(e).ok()?))
+            }
             _ => None,
         },
         _ => None,
@@ -214,12 +217,12 @@ fn pad(ev: &mut Evaluator, a: &Args) -> Eval<Value> {
     let size = |n: &i64| usize::try_from(*n).ok();
     let last_two = |sides: Option<[usize; 4]>| {
         sides.filter(|_| rank >= 2).map(|[t, b, l, r]| {
-            let mut pads = vec![(0, 0); rank - 2];
-            pads.extend([(t, b), (l, r)]);
+            let mut pads = vec![Padding::default(); rank - 2];
+            pads.extend([Padding::around(t, b), Padding::around(l, r)]);
             pads
         })
     };
-    let pads: Option<Vec<(usize, usize)>> = match a.value("pads") {
+    let pads: Option<Vec<Padding>> = match a.value("pads") {
         Value::List(items) if items.len() == rank && items.iter().all(|i| two(i).is_some()) => {
             items.iter().map(two).collect()
         }

@@ -1,7 +1,8 @@
-//! Optimizers, schedules and regularizers: signatures that a `train` section is checked against.
+//! Optimizers, schedules, regularizers and clipping: signatures that a `train` section is checked against.
 
 use super::super::eval::Evaluator;
-use super::super::values::{Eval, Spec, Value};
+use super::super::train::{Spec, SpecValue};
+use super::super::values::{Eval, Value};
 use super::{Args, Row};
 
 pub(super) const FUNCTIONS: &[Row] = &[
@@ -20,35 +21,38 @@ pub(super) const FUNCTIONS: &[Row] = &[
     ("step(every, factor = 0.1)", |ev, a| spec(ev, a, "schedule", "step")),
     ("cosine(epochs, final = 0.0)", |ev, a| spec(ev, a, "schedule", "cosine")),
     ("warmup(schedule = none, epochs = 5, start = 0.0)", |ev, a| spec(ev, a, "schedule", "warmup")),
+    ("clip_norm(limit)", |ev, a| spec(ev, a, "clip", "clip_norm")),
+    ("clip_value(limit)", |ev, a| spec(ev, a, "clip", "clip_value")),
     ("l1(factor)", |ev, a| spec(ev, a, "regularizer", "l1")),
     ("l2(factor)", |ev, a| spec(ev, a, "regularizer", "l2")),
 ];
 
 fn spec(ev: &mut Evaluator, a: &Args, kind: &'static str, name: &'static str) -> Eval<Value> {
+    let mut arguments = vec![];
     for (param, _) in &a.values {
-        match *param {
+        let value = match *param {
             "schedule" => match a.value("schedule") {
-                Value::None => {}
-                Value::Spec(s) if s.kind == "schedule" => {}
+                Value::None => continue,
+                Value::Spec(s) if s.kind == "schedule" => SpecValue::Spec(Box::new(s.as_ref().clone())),
                 _ => return Err(a.wrong(ev, "schedule", "a schedule")),
             },
-            "nesterov" => {
-                a.boolean(ev, param)?;
-            }
-            "every" | "epochs" => {
-                a.count(ev, param, 1)?;
-            }
-            "momentum" | "alpha" | "beta1" | "beta2" => {
-                if !(0.0..1.0).contains(&a.number(ev, param)?) {
-                    return Err(a.wrong(ev, param, "at least 0 and less than 1"));
-                }
-            }
-            _ => {
-                if a.number(ev, param)? < 0.0 {
-                    return Err(a.wrong(ev, param, "a number of at least 0"));
-                }
-            }
-        }
+            "nesterov" => SpecValue::Bool(a.boolean(ev, param)?),
+            "every" | "epochs" => SpecValue::Number(a.count(ev, param, 1)? as f64),
+            "momentum" | "alpha" | "beta1" | "beta2" => match a.number(ev, param)? {
+                x if (0.0..1.0).contains(&x) => SpecValue::Number(x),
+                _ => return Err(a.wrong(ev, param, "at least 0 and less than 1")),
+            },
+            "limit" => match a.number(ev, param)? {
+                x if x > 0.0 => SpecValue::Number(x),
+                _ => return Err(a.wrong(ev, param, "a number above 0")),
+            },
+            _ => match a.number(ev, param)? {
+                x if x >= 0.0 => SpecValue::Number(x),
+                _ => return Err(a.wrong(ev, param, "a number of at least 0")),
+            },
+        };
+        arguments.push((*param, value));
     }
-    Ok(Value::Spec(std::rc::Rc::new(Spec { kind, name })))
+    let span = ev.user_span(a.span());
+    Ok(Value::Spec(std::rc::Rc::new(Spec { kind, name, arguments, span })))
 }

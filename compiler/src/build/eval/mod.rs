@@ -19,7 +19,7 @@ use super::builtins::{self, Builtin};
 use super::modules::{FunctionDef, Modules};
 use super::names::Names;
 use super::scope::Frame;
-use super::train::TrainSection;
+use super::train::{Section, TrainSection};
 use super::values::{Eval, Reported, Value};
 use crate::graph::op::{Literal, check_type};
 use crate::graph::{Graph, NodeId, Op, TensorType};
@@ -70,8 +70,10 @@ pub(crate) struct Evaluator<'a> {
     pub(super) parameters: HashMap<String, ParameterRecord>,
     /// Symbolic sizes by name; a net that is called has its own.
     pub(super) symbols: Vec<BTreeMap<String, Value>>,
-    /// The `train` section that is being checked.
-    pub(super) train: Option<TrainSection>,
+    /// The `train` section that is being evaluated.
+    pub(super) train: Option<Section>,
+    /// The one that has been.
+    pub(super) trained: Option<TrainSection>,
     steps: usize,
     depth: usize,
 }
@@ -97,6 +99,7 @@ impl<'a> Evaluator<'a> {
             parameters: HashMap::new(),
             symbols: vec![BTreeMap::new()],
             train: None,
+            trained: None,
             steps: 0,
             depth: 0,
         }

@@ -49,10 +49,7 @@ impl Operation for Conv2d {
     }
 
     fn attributes(&self, w: &mut Writer) {
-        w.pair(Some([1, 1]), "stride", self.stride)
-            .padding(self.padding)
-            .pair(Some([1, 1]), "dilation", self.dilation)
-            .put_unless(1, "groups", self.groups);
+        self.write(w);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -215,6 +212,22 @@ fn kernel(weight: &TensorType) -> Result<[usize; 2], OpError> {
 }
 
 impl Conv2d {
+    pub(super) fn write(&self, w: &mut Writer) {
+        w.pair(Some([1, 1]), "stride", self.stride)
+            .padding(self.padding)
+            .pair(Some([1, 1]), "dilation", self.dilation)
+            .put_unless(1, "groups", self.groups);
+    }
+
+    pub(super) fn read(r: &mut Reader) -> Result<Conv2d, String> {
+        Ok(Conv2d {
+            stride: r.pair(Some([1, 1]), "stride")?,
+            padding: r.padding()?,
+            dilation: r.pair(Some([1, 1]), "dilation")?,
+            groups: r.value_or(1, "groups")?,
+        })
+    }
+
     fn eval_as<T: Float>(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         let (x, weight) = (reference::elements::<T>(operands, 0)?, reference::elements::<T>(operands, 1)?);
         let (&[_, _, height, width], &[out_channels, channels, kh, kw], &[batch, _, rows, columns]) =
@@ -249,7 +262,7 @@ impl Conv2d {
     }
 
     /// Row and column of the input under tap (i, j) of the window at (0, 0).
-    fn tap(&self, i: usize, j: usize) -> (isize, isize) {
+    pub(super) fn tap(&self, i: usize, j: usize) -> (isize, isize) {
         let at = |k: usize, axis: usize, before: usize| (k * self.dilation[axis]) as isize - before as isize;
         (at(i, 0, self.padding[0]), at(j, 1, self.padding[2]))
     }
@@ -289,7 +302,7 @@ impl ConvTranspose2d {
 }
 
 /// Channel, row, column of every element of a kernel.
-fn taps(channels: usize, kh: usize, kw: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+pub(super) fn taps(channels: usize, kh: usize, kw: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..channels).flat_map(move |c| (0..kh).flat_map(move |i| (0..kw).map(move |j| (c, i, j))))
 }
 
@@ -320,12 +333,7 @@ fn add_bias<T: Float>(out: &mut [T], operands: &[&Tensor], plane: usize) -> Resu
 /// The operation of this family with that name, its attributes read; `None` for other names.
 pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
     Ok(Some(match name {
-        "conv2d" => Op::Conv2d(Conv2d {
-            stride: r.pair(Some([1, 1]), "stride")?,
-            padding: r.padding()?,
-            dilation: r.pair(Some([1, 1]), "dilation")?,
-            groups: r.value_or(1, "groups")?,
-        }),
+        "conv2d" => Op::Conv2d(Conv2d::read(r)?),
         "conv_transpose2d" => Op::ConvTranspose2d(ConvTranspose2d {
             stride: r.pair(Some([1, 1]), "stride")?,
             padding: r.padding()?,

@@ -1,8 +1,8 @@
-//! Indexing: gather, one_hot.
+//! Indexing: gather and its gradient, one_hot.
 
 use nnc_runtime::{DType, Tensor};
 
-use super::reference::{self, Element, Target, for_dtype};
+use super::reference::{self, Element, Number, Target, for_dtype};
 use super::rule::{self, Signature};
 use super::text::{Reader, Writer};
 use super::{Op, OpError, Operation};
@@ -12,6 +12,14 @@ use crate::graph::{Dim, TensorType};
 pub struct Gather {
     /// The axis of the table.
     pub axis: usize,
+}
+
+/// See [`Op::GatherGrad`].
+pub struct GatherGrad<'a> {
+    /// The axis of the table.
+    pub axis: usize,
+    /// Its size.
+    pub size: &'a Dim,
 }
 
 /// See [`Op::OneHot`].
@@ -50,8 +58,55 @@ impl Operation for Gather {
             let mut out = Vec::with_capacity(reference::count(&to.shape));
             for o in 0..outer {
                 for &i in indices {
-                    let row = o * size + (i.max(0) as usize).min(size - 1);
+                    let row = o * size + clamped(i, size);
                     out.extend_from_slice(&table[row * inner..(row + 1) * inner]);
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
+    }
+}
+
+impl Operation for GatherGrad<'_> {
+    fn name(&self) -> &'static str {
+        "gather_grad"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["dy", "indices"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.put("axis", self.axis).put("size", self.size);
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        let (dy, indices) = (operands[0], operands[1]);
+        rule::float(0, "dy", dy)?;
+        rule::dtype(1, "indices", indices, DType::I32)?;
+        rule::min_rank(0, "dy", dy, self.axis + indices.rank())?;
+        let rows = self.axis..self.axis + indices.rank();
+        if dy.shape[rows.clone()] != indices.shape[..] {
+            let message = format!("`dy` must have the shape of `indices` from axis {} on", self.axis);
+            return Err(OpError::operand(0, format!("{message}: {dy} and {indices}")));
+        }
+        let mut shape = dy.shape.clone();
+        shape.splice(rows, [self.size.clone()]);
+        Ok(TensorType { dtype: dy.dtype, shape })
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        let indices = reference::elements::<i32>(operands, 1)?;
+        for_dtype!(floats, to.dtype, T => {
+            let dy = reference::elements::<T>(operands, 0)?;
+            let (_, size, inner) = reference::around(&to.shape, self.axis);
+            let mut out = vec![T::default(); reference::count(&to.shape)];
+            for (block, dy) in out.chunks_mut(size * inner).zip(dy.chunks(indices.len() * inner)) {
+                for (&i, dy) in indices.iter().zip(dy.chunks(inner)) {
+                    let row = clamped(i, size);
+                    for (sum, &d) in block[row * inner..][..inner].iter_mut().zip(dy) {
+                        *sum = sum.add(d);
+                    }
                 }
             }
             reference::tensor(&to.shape, out)
@@ -89,10 +144,16 @@ impl Operation for OneHot {
     }
 }
 
+/// The row of a table of that size that an index stands for.
+fn clamped(index: i32, size: usize) -> usize {
+    usize::try_from(index).unwrap_or(0).min(size - 1)
+}
+
 /// The operation of this family with that name, its attributes read; `None` for other names.
 pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
     Ok(Some(match name {
         "gather" => Op::Gather(r.value("axis")?),
+        "gather_grad" => Op::GatherGrad { axis: r.value("axis")?, size: r.dim("size")? },
         "one_hot" => Op::OneHot(r.value("classes")?),
         _ => return Ok(None),
     }))

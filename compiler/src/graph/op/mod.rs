@@ -4,11 +4,14 @@
 //! semantics, text form. [`Op`] is the list of them; [`Operation`] is what each must say.
 
 pub mod conv;
+pub mod conv_grad;
 pub mod elementwise;
 pub mod index;
 pub mod linear;
 pub mod norm;
 pub mod pool;
+pub mod pool_grad;
+pub mod random;
 pub mod reduce;
 pub mod reference;
 pub mod rule;
@@ -20,12 +23,16 @@ use nnc_runtime::Tensor;
 
 use super::TensorType;
 pub use conv::{Conv2d, ConvTranspose2d};
+pub use conv_grad::{Conv2dInputGrad, Conv2dWeightGrad};
 pub use elementwise::{Binary, Unary};
 pub use norm::{BatchNorm, LocalResponseNorm};
 pub use pool::{AvgPool2d, MaxPool2d, Window};
+pub use pool_grad::AvgPool2dGrad;
+pub use random::Philox;
 pub use reduce::ReduceKind;
 use reference::Target;
 pub use rule::{Signature, check_type};
+pub use shape::Padding;
 pub use source::{Distribution, Literal, Parameter};
 
 /// A core operation with its attributes. Operands are the node's incoming edges, in the order
@@ -40,6 +47,8 @@ pub enum Op {
     Constant(Literal),
     /// Random numbers of a shape, drawn anew every run. No operands.
     Random(Distribution),
+    /// Random numbers as a function of `seed: i32[2]`, `step: i32[]`, a stream and the element.
+    Philox(Philox),
     /// Elementwise function of `x`.
     Unary(Unary),
     /// Elementwise function of `a`, `b` with NumPy broadcasting.
@@ -52,6 +61,10 @@ pub enum Op {
     Conv2d(Conv2d),
     /// Transposed 2-D convolution of `x: [N, C, H, W]` with `weight: [C, O/groups, KH, KW]` `[, bias: [O]]`.
     ConvTranspose2d(ConvTranspose2d),
+    /// Gradient of a [`Conv2d`] with respect to `x`, from that of its result, `dy`, and `weight`.
+    Conv2dInputGrad(Conv2dInputGrad),
+    /// Gradient of a [`Conv2d`] with respect to `weight`, from `x` and that of its result, `dy`.
+    Conv2dWeightGrad(Conv2dWeightGrad),
     /// Matrix product of `a: [.., M, K]` and `b: [.., K, N]`, batch dimensions broadcast.
     MatMul,
     /// `x: [.., I]` times the transpose of `weight: [O, I]` `[, bias: [O]]`.
@@ -65,6 +78,15 @@ pub enum Op {
     AdaptiveMaxPool2d([usize; 2]),
     /// Average pooling to a fixed grid.
     AdaptiveAvgPool2d([usize; 2]),
+    /// Gradient of max pooling, from `x` and that of its result, `dy`: to each window's first
+    /// maximum, row-major; a NaN counts as one.
+    MaxPool2dGrad(MaxPool2d),
+    /// Gradient of average pooling, from that of its result, `dy`.
+    AvgPool2dGrad(AvgPool2dGrad),
+    /// Gradient of max pooling to the grid of `dy`, from `x` and `dy`.
+    AdaptiveMaxPool2dGrad,
+    /// Gradient of average pooling of that height and width to the grid of `dy`.
+    AdaptiveAvgPool2dGrad([super::Dim; 2]),
     /// Batch normalisation of `x: [N, C, ..]` with `weight`, `bias`, `running_mean`, `running_var: [C]`.
     BatchNorm(BatchNorm),
     /// Local response normalisation across channels of `x: [N, C, ..]`.
@@ -108,10 +130,12 @@ pub enum Op {
         /// Step, at least 1.
         step: usize,
     },
-    /// `x` with that many copies of a value before and after each axis.
+    /// `x` with its elements in reverse order along these axes (sorted, each once).
+    Reverse(Vec<usize>),
+    /// `x` with copies of a value before, after and between its elements.
     Pad {
-        /// Before and after, an axis each.
-        pads: Vec<(usize, usize)>,
+        /// How many, an axis each.
+        pads: Vec<Padding>,
         /// The value.
         value: f64,
     },
@@ -120,6 +144,14 @@ pub enum Op {
     /// Rows of `table: [.., K, ..]` along the axis at `indices` (i32): the axis is replaced by the
     /// shape of `indices`. Indices outside are clamped.
     Gather(usize),
+    /// Gradient of a gather from a table that has `size` rows, from that of its result, `dy`, and
+    /// `indices`: sums for every row.
+    GatherGrad {
+        /// The axis of the table.
+        axis: usize,
+        /// Its size.
+        size: super::Dim,
+    },
     /// `indices: [..]` (i32) to `f32[.., classes]`: 1 at the index, else 0.
     OneHot(usize),
     /// `x`, through which no gradient flows.
@@ -182,18 +214,25 @@ impl Op {
             Op::Parameter(p) => f(p),
             Op::Constant(c) => f(c),
             Op::Random(d) => f(d),
+            Op::Philox(p) => f(p),
             Op::Unary(u) => f(u),
             Op::Binary(b) => f(b),
             Op::Where => f(&elementwise::Where),
             &Op::Cast(to) => f(&elementwise::Cast { to }),
             Op::Conv2d(c) => f(c),
             Op::ConvTranspose2d(c) => f(c),
+            Op::Conv2dInputGrad(c) => f(c),
+            Op::Conv2dWeightGrad(c) => f(c),
             Op::MatMul => f(&linear::MatMul),
             Op::Linear => f(&linear::Linear),
             Op::MaxPool2d(p) => f(p),
             Op::AvgPool2d(p) => f(p),
             &Op::AdaptiveMaxPool2d(output) => f(&pool::AdaptiveMaxPool2d { output }),
             &Op::AdaptiveAvgPool2d(output) => f(&pool::AdaptiveAvgPool2d { output }),
+            Op::MaxPool2dGrad(pool) => f(&pool_grad::MaxPool2dGrad { pool }),
+            Op::AvgPool2dGrad(p) => f(p),
+            Op::AdaptiveMaxPool2dGrad => f(&pool_grad::AdaptiveMaxPool2dGrad),
+            Op::AdaptiveAvgPool2dGrad(input) => f(&pool_grad::AdaptiveAvgPool2dGrad { input }),
             Op::BatchNorm(b) => f(b),
             Op::LocalResponseNorm(l) => f(l),
             &Op::Dropout(probability) => f(&elementwise::Dropout { probability }),
@@ -205,9 +244,11 @@ impl Op {
             Op::Transpose(order) => f(&shape::Transpose { order }),
             &Op::Concat(axis) => f(&shape::Concat { axis }),
             Op::Slice { axis, start, end, step } => f(&shape::Slice { axis: *axis, start, end, step: *step }),
+            Op::Reverse(axes) => f(&shape::Reverse { axes }),
             Op::Pad { pads, value } => f(&shape::Pad { pads, value: *value }),
             Op::Broadcast(shape) => f(&shape::Broadcast { shape }),
             &Op::Gather(axis) => f(&index::Gather { axis }),
+            Op::GatherGrad { axis, size } => f(&index::GatherGrad { axis: *axis, size }),
             &Op::OneHot(classes) => f(&index::OneHot { classes }),
             Op::StopGradient => f(&elementwise::StopGradient),
             Op::Relayout => f(&shape::Relayout),
@@ -229,12 +270,15 @@ impl Op {
     /// The operation of that name with attributes as [`Op::attributes`] writes them.
     pub fn parse(name: &str, attributes: &str) -> Result<Op, String> {
         type Parse = fn(&str, &mut text::Reader) -> Result<Option<Op>, String>;
-        const FAMILIES: [Parse; 9] = [
+        const FAMILIES: [Parse; 12] = [
             source::parse,
             elementwise::parse,
             conv::parse,
+            conv_grad::parse,
             linear::parse,
             pool::parse,
+            pool_grad::parse,
+            random::parse,
             norm::parse,
             reduce::parse,
             shape::parse,

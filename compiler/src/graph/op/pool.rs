@@ -56,7 +56,7 @@ pub struct AdaptiveAvgPool2d {
 
 impl Window {
     /// The type of the result.
-    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+    pub(super) fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
         rule::float(0, "x", x)?;
         rule::rank(0, "x", x, &["N", "C", "H", "W"])?;
@@ -107,7 +107,7 @@ impl Operation for MaxPool2d {
     }
 
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
-        for_dtype!(floats, to.dtype, T => pool(operands, to, &self.window.bins(operands, to), largest::<T>))
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &self.window.bins(sizes(operands[0]), grid(to)), largest::<T>))
     }
 }
 
@@ -131,7 +131,7 @@ impl Operation for AvgPool2d {
 
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         let pad = self.count_include_pad;
-        for_dtype!(floats, to.dtype, T => pool(operands, to, &self.window.bins(operands, to), |values, counts| {
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &self.window.bins(sizes(operands[0]), grid(to)), |values, counts| {
             mean::<T>(values, if pad { counts.padded } else { counts.inside })
         }))
     }
@@ -155,7 +155,7 @@ impl Operation for AdaptiveMaxPool2d {
     }
 
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
-        for_dtype!(floats, to.dtype, T => pool(operands, to, &adaptive_bins(operands, to), largest::<T>))
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &adaptive_bins(sizes(operands[0]), grid(to)), largest::<T>))
     }
 }
 
@@ -177,13 +177,13 @@ impl Operation for AdaptiveAvgPool2d {
     }
 
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
-        for_dtype!(floats, to.dtype, T => pool(operands, to, &adaptive_bins(operands, to), |values, counts| {
+        for_dtype!(floats, to.dtype, T => pool(operands, to, &adaptive_bins(sizes(operands[0]), grid(to)), |values, counts| {
             mean::<T>(values, counts.inside)
         }))
     }
 }
 
-fn infer_adaptive(output: [usize; 2], operands: &[&TensorType]) -> Result<TensorType, OpError> {
+pub(super) fn infer_adaptive(output: [usize; 2], operands: &[&TensorType]) -> Result<TensorType, OpError> {
     let x = operands[0];
     rule::float(0, "x", x)?;
     rule::rank(0, "x", x, &["N", "C", "H", "W"])?;
@@ -192,12 +192,22 @@ fn infer_adaptive(output: [usize; 2], operands: &[&TensorType]) -> Result<Tensor
     Ok(TensorType { dtype: x.dtype, shape: vec![n, c, Dim::from(output[0]), Dim::from(output[1])] })
 }
 
+/// Height and width of a value `[N, C, H, W]`.
+pub(super) fn sizes(x: &Tensor) -> [usize; 2] {
+    [x.shape()[2], x.shape()[3]]
+}
+
+/// Height and width of a result `[N, C, H, W]`.
+pub(super) fn grid(to: &Target) -> [usize; 2] {
+    [to.shape[2], to.shape[3]]
+}
+
 /// What one window covers in one dimension.
-struct Bin {
+pub(super) struct Bin {
     /// Indices of the input.
-    at: Vec<usize>,
+    pub at: Vec<usize>,
     /// How many taps lie in the input or its padding.
-    padded: usize,
+    pub padded: usize,
 }
 
 /// How many taps a window has.
@@ -210,9 +220,9 @@ struct Counts {
 
 impl Window {
     /// The windows in each dimension.
-    fn bins(&self, operands: &[&Tensor], to: &Target) -> [Vec<Bin>; 2] {
+    pub(super) fn bins(&self, input: [usize; 2], output: [usize; 2]) -> [Vec<Bin>; 2] {
         [0, 1].map(|axis| {
-            let size = operands[0].shape()[2 + axis];
+            let size = input[axis];
             let (before, after) = (self.padding[2 * axis], self.padding[2 * axis + 1]);
             let bin = |window: usize| {
                 // Counted from the first element of the padding.
@@ -222,15 +232,15 @@ impl Window {
                 let at = taps.clone().filter(|&p| p >= before && p < before + size).map(|p| p - before);
                 Bin { at: at.collect(), padded: taps.count() }
             };
-            (0..to.shape[2 + axis]).map(bin).collect()
+            (0..output[axis]).map(bin).collect()
         })
     }
 }
 
 /// PyTorch's windows onto a fixed grid; neighbours may overlap.
-fn adaptive_bins(operands: &[&Tensor], to: &Target) -> [Vec<Bin>; 2] {
-    [2, 3].map(|axis| {
-        let (size, out) = (operands[0].shape()[axis], to.shape[axis]);
+pub(super) fn adaptive_bins(input: [usize; 2], output: [usize; 2]) -> [Vec<Bin>; 2] {
+    [0, 1].map(|axis| {
+        let (size, out) = (input[axis], output[axis]);
         let bin = |i: usize| (i * size / out..((i + 1) * size).div_ceil(out)).collect::<Vec<_>>();
         (0..out).map(bin).map(|at| Bin { padded: at.len(), at }).collect()
     })
@@ -269,7 +279,7 @@ fn mean<T: Float>(values: &mut dyn Iterator<Item = T>, count: usize) -> T {
 }
 
 impl Window {
-    fn write(&self, w: &mut Writer) {
+    pub(super) fn write(&self, w: &mut Writer) {
         w.pair(None, "window", self.kernel)
             .pair(None, "stride", self.stride)
             .padding(self.padding)
@@ -277,7 +287,7 @@ impl Window {
             .flag("ceil", self.ceil);
     }
 
-    fn read(r: &mut Reader) -> Result<Window, String> {
+    pub(super) fn read(r: &mut Reader) -> Result<Window, String> {
         Ok(Window {
             kernel: r.pair(None, "window")?,
             stride: r.pair(None, "stride")?,

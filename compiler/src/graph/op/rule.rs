@@ -164,6 +164,27 @@ pub fn axis(i: usize, name: &str, ty: &TensorType, axis: usize) -> Result<(), Op
     Err(OpError::operand(i, format!("axis {axis} is not one of `{name}`, which is {ty}: {range}")))
 }
 
+/// Axes of the i-th operand: sorted, each once.
+pub fn axes(i: usize, name: &str, ty: &TensorType, axes: &[usize]) -> Result<(), OpError> {
+    axes.iter().try_for_each(|&a| axis(i, name, ty, a))?;
+    match axes.windows(2).find(|w| w[0] >= w[1]) {
+        None => Ok(()),
+        Some(w) => {
+            let problem = if w[0] == w[1] { "given twice" } else { "out of order" };
+            Err(OpError::new(format!("axes must be sorted, each once: axis {} is {problem}", w[1])))
+        }
+    }
+}
+
+/// The i-th operand must have that shape.
+pub fn shape(i: usize, name: &str, ty: &TensorType, expected: &Shape) -> Result<(), OpError> {
+    if ty.shape == *expected {
+        return Ok(());
+    }
+    let expected = TensorType { dtype: ty.dtype, shape: expected.clone() };
+    Err(OpError::operand(i, format!("`{name}` must be {expected}, it is {ty}")))
+}
+
 /// `""` if the sizes differ for certain, else what to add to a message that they are not equal.
 pub fn doubt(expected: &Dim, found: &Dim) -> String {
     if (expected.clone() - found.clone()).known().is_some() {

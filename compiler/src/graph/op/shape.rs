@@ -1,4 +1,4 @@
-//! Movement of elements: reshape, transpose, concat, slice, pad, broadcast, relayout.
+//! Movement of elements: reshape, transpose, concat, slice, reverse, pad, broadcast, relayout.
 
 use nnc_runtime::Tensor;
 
@@ -38,10 +38,40 @@ pub struct Slice<'a> {
     pub step: usize,
 }
 
+/// See [`Op::Reverse`].
+pub struct Reverse<'a> {
+    /// The axes.
+    pub axes: &'a [usize],
+}
+
+/// Elements to be added along an axis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Padding {
+    /// Before the first.
+    pub before: usize,
+    /// After the last.
+    pub after: usize,
+    /// Between each two.
+    pub interior: usize,
+}
+
+impl Padding {
+    /// Nothing between the elements.
+    pub fn around(before: usize, after: usize) -> Padding {
+        Padding { before, after, interior: 0 }
+    }
+
+    /// The size that an axis of that size gets.
+    pub fn size(&self, size: &Dim) -> Dim {
+        let between = size.clone().minus_one() * Dim::from(self.interior);
+        size.clone() + between + Dim::from(self.before) + Dim::from(self.after)
+    }
+}
+
 /// See [`Op::Pad`].
 pub struct Pad<'a> {
-    /// Before and after, an axis each.
-    pub pads: &'a [(usize, usize)],
+    /// How many elements, an axis each.
+    pub pads: &'a [Padding],
     /// The value.
     pub value: f64,
 }
@@ -236,6 +266,39 @@ impl Operation for Slice<'_> {
     }
 }
 
+impl Operation for Reverse<'_> {
+    fn name(&self) -> &'static str {
+        "reverse"
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::fixed(&["x"])
+    }
+
+    fn attributes(&self, w: &mut Writer) {
+        w.list("axes", self.axes);
+    }
+
+    fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
+        rule::axes(0, "x", operands[0], self.axes)?;
+        Ok(operands[0].clone())
+    }
+
+    fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
+        for_dtype!(all, to.dtype, T => {
+            let mut out = reference::elements::<T>(operands, 0)?.to_vec();
+            for &axis in self.axes {
+                let (_, size, inner) = reference::around(&to.shape, axis);
+                for block in out.chunks_mut(size * inner) {
+                    let reversed = block.chunks(inner).rev().flatten().copied().collect::<Vec<_>>();
+                    block.copy_from_slice(&reversed);
+                }
+            }
+            reference::tensor(&to.shape, out)
+        })
+    }
+}
+
 impl Operation for Pad<'_> {
     fn name(&self) -> &'static str {
         "pad"
@@ -246,8 +309,11 @@ impl Operation for Pad<'_> {
     }
 
     fn attributes(&self, w: &mut Writer) {
-        w.list("pads", self.pads.iter().map(|(before, after)| format!("{before}:{after}")))
-            .float("value", self.value);
+        let one = |p: &Padding| match p.interior {
+            0 => format!("{}:{}", p.before, p.after),
+            interior => format!("{}:{}:{interior}", p.before, p.after),
+        };
+        w.list("pads", self.pads.iter().map(one)).float("value", self.value);
     }
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -262,17 +328,17 @@ impl Operation for Pad<'_> {
                 ),
             ));
         }
-        let padded =
-            |(d, &(before, after)): (&Dim, &(usize, usize))| d.clone() + Dim::from(before) + Dim::from(after);
-        Ok(TensorType { dtype: x.dtype, shape: x.shape.iter().zip(self.pads).map(padded).collect() })
+        let shape = x.shape.iter().zip(self.pads).map(|(d, p)| p.size(d)).collect();
+        Ok(TensorType { dtype: x.dtype, shape })
     }
 
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         for_dtype!(all, to.dtype, T => {
             let x = reference::elements::<T>(operands, 0)?;
             let mut out = vec![T::from_f64(self.value); reference::count(&to.shape)];
-            let strides = reference::strides(&to.shape);
-            let first = self.pads.iter().zip(&strides).map(|(&(before, _), s)| before * s).sum();
+            let mut strides = reference::strides(&to.shape);
+            let first = self.pads.iter().zip(&strides).map(|(p, s)| p.before * s).sum();
+            strides.iter_mut().zip(self.pads).for_each(|(s, p)| *s *= p.interior + 1);
             for (at, &v) in Walk::new(operands[0].shape(), strides, first).zip(x) {
                 out[at] = v;
             }
@@ -359,13 +425,18 @@ pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
             end: r.dim("end")?,
             step: r.value_or(1, "step")?,
         },
+        "reverse" => Op::Reverse(r.list("axes")?),
         "pad" => {
-            let pair = |text: String| {
-                let (before, after) = text.split_once(':')?;
-                Some((before.parse().ok()?, after.parse().ok()?))
+            let one = |text: String| {
+                let numbers: Option<Vec<usize>> = text.split(':').map(|n| n.parse().ok()).collect();
+                match numbers?[..] {
+                    [before, after] => Some(Padding::around(before, after)),
+                    [before, after, interior] => Some(Padding { before, after, interior }),
+                    _ => None,
+                }
             };
-            let pads: Option<Vec<_>> = r.list("pads")?.into_iter().map(pair).collect();
-            let pads = pads.ok_or("attribute `pads` should be like [0:0, 1:2]")?;
+            let pads: Option<Vec<_>> = r.list("pads")?.into_iter().map(one).collect();
+            let pads = pads.ok_or("attribute `pads` should be like [0:0, 1:2] or [1:2:1]")?;
             Op::Pad { pads, value: r.value("value")? }
         }
         "broadcast" => Op::Broadcast(r.shape("shape")?),

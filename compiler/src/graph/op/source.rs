@@ -149,10 +149,7 @@ impl Operation for Distribution {
     }
 
     fn attributes(&self, w: &mut Writer) {
-        match *self {
-            Distribution::Uniform { low, high } => w.call("from", "uniform", &[low, high]),
-            Distribution::Normal { mean, std } => w.call("from", "normal", &[mean, std]),
-        };
+        write_distribution(w, self);
     }
 
     fn infer(&self, _: &[&TensorType]) -> Result<TensorType, OpError> {
@@ -161,6 +158,22 @@ impl Operation for Distribution {
 
     fn eval(&self, _: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
         must_be_fed(self.name())
+    }
+}
+
+pub(super) fn write_distribution(w: &mut Writer, from: &Distribution) {
+    match *from {
+        Distribution::Uniform { low, high } => w.call("from", "uniform", &[low, high]),
+        Distribution::Normal { mean, std } => w.call("from", "normal", &[mean, std]),
+    };
+}
+
+pub(super) fn read_distribution(r: &mut Reader) -> Result<Distribution, String> {
+    let (function, arguments) = r.call("from")?;
+    match (function.as_str(), &arguments[..]) {
+        ("uniform", &[low, high]) => Ok(Distribution::Uniform { low, high }),
+        ("normal", &[mean, std]) => Ok(Distribution::Normal { mean, std }),
+        _ => Err(format!("unknown distribution `{function}`")),
     }
 }
 
@@ -216,14 +229,7 @@ pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
                 Literal::Splat(text.parse().map_err(|_| format!("`{text}` is not a number"))?)
             })
         }
-        "random" => {
-            let (function, arguments) = r.call("from")?;
-            Op::Random(match (function.as_str(), &arguments[..]) {
-                ("uniform", &[low, high]) => Distribution::Uniform { low, high },
-                ("normal", &[mean, std]) => Distribution::Normal { mean, std },
-                _ => return Err(format!("unknown distribution `{function}`")),
-            })
-        }
+        "random" => Op::Random(read_distribution(r)?),
         _ => return Ok(None),
     }))
 }

@@ -181,6 +181,11 @@ impl Reader {
         Scanner::new(&text).shape().map_err(|e| format!("in attribute `{name}`: {e}"))
     }
 
+    /// Two sizes: `[28, W]`.
+    pub fn dims(&mut self, name: &str) -> Result<[Dim; 2], String> {
+        self.shape(name)?.try_into().map_err(|_| format!("attribute `{name}` should be two sizes"))
+    }
+
     /// A size.
     pub fn dim(&mut self, name: &str) -> Result<Dim, String> {
         self.need(name)?.parse().map_err(|e| format!("in attribute `{name}`: {e}"))

@@ -2,6 +2,7 @@
 
 mod dim;
 mod eval;
+mod eval_training;
 mod interpret;
 mod rules;
 mod specialise;
@@ -46,6 +47,11 @@ fn eval(name: &str, attributes: &str, operands: &[&Tensor]) -> Result<Tensor, Op
     let types: Vec<TensorType> = operands.iter().map(|t| TensorType::new(t.dtype(), t.shape())).collect();
     let ty = op.infer(&types.iter().collect::<Vec<_>>())?;
     op.eval(operands, &ty)
+}
+
+/// The same; `None` where the shape rule refuses.
+fn output_of(name: &str, attributes: &str, operands: &[&Tensor]) -> Option<Tensor> {
+    eval(name, attributes, operands).ok()
 }
 
 /// All elements as f64.

@@ -92,6 +92,25 @@ const SAMPLES: &[(&str, &str, &[&str])] = &[
     ("slice", "axis=0, start=1, end=N - 1", &["f32[N, 4]"]),
     ("slice", "axis=1, start=0, end=4, step=3", &["f32[N, 4]"]),
     ("pad", "pads=[0:0, 1:2], value=-1.5", &["f32[N, 4]"]),
+    ("pad", "pads=[0:0:1, 1:2:3], value=0.0", &["f32[N, 4]"]),
+    ("reverse", "axes=[0, 2]", &["f32[N, 4, 5]"]),
+    ("philox", "from=uniform(0.0, 1.0), shape=[N, 4], stream=3", &["i32[2]", "i32[]"]),
+    ("philox", "from=normal(0.0, 0.5), shape=[], stream=0", &["i32[2]", "i32[]"]),
+    ("conv2d_input_grad", "padding=2x2, input=[28, W]", &["f32[N, 6, 28, W]", "f32[6, 1, 5, 5]"]),
+    (
+        "conv2d_weight_grad",
+        "stride=2x2, padding=0:1x0:1, groups=2, kernel=3x3",
+        &["f32[N, 4, 8, 8]", "f32[N, 6, 4, 4]"],
+    ),
+    ("max_pool2d_grad", "window=3x3, stride=2x2, padding=1x1", &["f32[N, 4, 9, 9]", "f32[N, 4, 5, 5]"]),
+    (
+        "avg_pool2d_grad",
+        "window=2x2, stride=2x2, count_include_pad=false, input=[9, 8]",
+        &["f32[N, 4, 4, 4]"],
+    ),
+    ("adaptive_max_pool2d_grad", "", &["f32[N, 4, 9, 9]", "f32[N, 4, 2, 3]"]),
+    ("adaptive_avg_pool2d_grad", "input=[H, 9]", &["f32[N, 4, 2, 3]"]),
+    ("gather_grad", "axis=1, size=7", &["f32[4, N, 2, 3]", "i32[N, 2]"]),
     ("broadcast", "shape=[N, 4, 2]", &["f32[4, 1]"]),
     ("gather", "axis=0", &["f32[5, 4]", "i32[N]"]),
     ("one_hot", "classes=10", &["i32[N]"]),
@@ -122,6 +141,21 @@ fn assert_round_trip(graph: &Graph) {
     let text = print(graph);
     let again = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert_eq!(print(&again), text);
+}
+
+#[test]
+fn updates_round_trip() {
+    let text = "graph step {
+  %0 = parameter \"w\" {init=constant(0.0)} : f32[4]
+  %1 = input \"rate\" : f32[]
+  %2 = mul %0, %1 : f32[4]
+  update %0 = %2
+}
+";
+    let graph = parse(text).unwrap();
+    assert_eq!(print(&graph), text);
+    assert_eq!(graph.updates.len(), 1);
+    crate::graph::verify::verify(&graph).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{node, source, ty};
 use crate::graph::parse::parse;
 use crate::graph::verify::verify;
-use crate::graph::{Graph, GroupId, Op, Output};
+use crate::graph::{Graph, GroupId, Op, Output, Update};
 
 /// The problems of the graph of that text.
 fn problems(text: &str) -> Vec<String> {
@@ -23,6 +23,30 @@ graph good {
   output y = %5
 }
 "#;
+
+#[test]
+fn updates_are_of_parameters_each_once_and_of_their_type() {
+    let mut g = Graph::new("g");
+    let x = source(&mut g, "input", "x", "f32[4]");
+    let w = source(&mut g, "parameter", "w", "f32[4]");
+    let v = source(&mut g, "parameter", "v", "f32[3]");
+    let y = node(&mut g, "mul", &[x, w]);
+    g.updates = vec![
+        Update { parameter: w, value: y },
+        Update { parameter: w, value: x },
+        Update { parameter: x, value: y },
+        Update { parameter: v, value: y },
+    ];
+    let problems = verify(&g).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "node 1 (parameter `w`): it is updated twice",
+            "node 0 (input `x`): it is updated, but it is no parameter",
+            "node 2 (parameter `v`): it is f32[3], it is updated to f32[4]",
+        ]
+    );
+}
 
 #[test]
 fn a_good_graph() {
@@ -58,7 +82,7 @@ fn broken_texts() {
         (
             "output y = %5",
             "output y = %2",
-            "node 2 (conv2d): it is an output, but only the last node of group g0 reaches memory",
+            "node 2 (conv2d): it is a result, but only the last node of group g0 reaches memory",
         ),
         ("output y = %5", "output y = %5\noutput y = %0", "output `y` is there twice"),
         (

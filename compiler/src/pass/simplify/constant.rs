@@ -15,7 +15,7 @@ const FOLD_LIMIT: usize = 1 << 16;
 /// An operation on constants alone → a constant.
 pub fn fold(graph: &mut Graph, id: NodeId) -> Option<NodeId> {
     let node = graph.node(id);
-    if matches!(node.op, Op::Random(_) | Op::Dropout(_) | Op::Relayout) {
+    if matches!(node.op, Op::Random(_) | Op::Philox(_) | Op::Dropout(_) | Op::Relayout) {
         return None;
     }
     let operands = graph.operands(id);
@@ -25,9 +25,10 @@ pub fn fold(graph: &mut Graph, id: NodeId) -> Option<NodeId> {
     let splats: Option<Vec<f64>> = operands.iter().map(|&o| splat(graph, o)).collect();
     let literal = match (&node.op, splats) {
         // All elements are equal: whatever the size, one is enough.
-        (Op::Reshape(_) | Op::Broadcast(_) | Op::Transpose(_) | Op::StopGradient, Some(s)) => {
-            Literal::Splat(s[0])
-        }
+        (
+            Op::Reshape(_) | Op::Broadcast(_) | Op::Transpose(_) | Op::Reverse(_) | Op::StopGradient,
+            Some(s),
+        ) => Literal::Splat(s[0]),
         (op, Some(_)) if is_elementwise(op) => {
             let scalar = |o: &NodeId| TensorType::new(graph.node(*o).ty.dtype, &[]);
             let types: Vec<TensorType> = operands.iter().map(scalar).collect();

@@ -1,7 +1,7 @@
 //! Identities of operations that move elements, and of windows and reductions over one element.
 
 use super::{make, only_operand};
-use crate::graph::op::{AvgPool2d, MaxPool2d, ReduceKind, Window};
+use crate::graph::op::{AvgPool2d, MaxPool2d, Padding, ReduceKind, Window};
 use crate::graph::{Dim, Graph, NodeId, Op, TensorType};
 
 /// Dispatches to the operation's rules.
@@ -47,7 +47,16 @@ pub fn rewrite(graph: &mut Graph, id: NodeId) -> Option<NodeId> {
             if before.to_bits() != value.to_bits() {
                 return None;
             }
-            let pads = pads.iter().zip(inner).map(|(a, b)| (a.0 + b.0, a.1 + b.1)).collect();
+            // Outer gaps would also part what the inner padding has put around.
+            if pads.iter().any(|p| p.interior > 0) {
+                return None;
+            }
+            let join = |(a, b): (&Padding, &Padding)| Padding {
+                before: a.before + b.before,
+                after: a.after + b.after,
+                interior: b.interior,
+            };
+            let pads = pads.iter().zip(inner).map(join).collect();
             let before = graph.operands(x)[0];
             Some(make(graph, Op::Pad { pads, value }, &[before], ty, &[id, x]))
         }
@@ -134,11 +143,13 @@ fn pad_into_convolution(graph: &mut Graph, id: NodeId) -> Option<NodeId> {
     let mut operands = graph.operands(id);
     let pad = operands[0];
     let Op::Pad { pads, value } = graph.node(pad).op.clone() else { return None };
-    let [(0, 0), (0, 0), (top, bottom), (left, right)] = pads[..] else { return None };
-    if value != 0.0 {
+    let [n, c, rows, columns] = pads[..] else { return None };
+    let nothing = Padding::default();
+    if value != 0.0 || n != nothing || c != nothing || rows.interior > 0 || columns.interior > 0 {
         return None;
     }
-    for (p, more) in conv.padding.iter_mut().zip([top, bottom, left, right]) {
+    let more = [rows.before, rows.after, columns.before, columns.after];
+    for (p, more) in conv.padding.iter_mut().zip(more) {
         *p += more;
     }
     operands[0] = graph.operands(pad)[0];

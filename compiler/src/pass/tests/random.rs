@@ -8,8 +8,8 @@ use nnc_runtime::{DType, Tensor};
 use proptest::prelude::*;
 
 use crate::graph::op::{
-    AvgPool2d, BatchNorm, Binary, Conv2d, ConvTranspose2d, Literal, LocalResponseNorm, MaxPool2d, Parameter,
-    ReduceKind, Unary, Window,
+    AvgPool2d, BatchNorm, Binary, Conv2d, ConvTranspose2d, Literal, LocalResponseNorm, MaxPool2d, Padding,
+    Parameter, ReduceKind, Unary, Window,
 };
 use crate::graph::{Dim, Graph, NodeId, Op, Output, TensorType};
 
@@ -297,8 +297,8 @@ impl Maker {
                 Op::Slice { axis, start: start.into(), end: shape[axis].into(), step: 1 + v / 128 % 2 }
             }
             4 | 5 => {
-                let mut pads = vec![(0, 0); rank];
-                pads[axis] = (v / 64 % 2, v / 128 % 2);
+                let mut pads = vec![Padding::default(); rank];
+                pads[axis] = Padding { before: v / 64 % 2, after: v / 128 % 2, interior: v / 512 % 2 };
                 Op::Pad { pads, value: [0.0, 1.0][v / 256 % 2] }
             }
             6 => Op::Broadcast(std::iter::once(2).chain(shape).map(Dim::from).collect()),
