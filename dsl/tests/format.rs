@@ -51,6 +51,19 @@ fn samples() {
 }
 
 #[test]
+fn library_and_examples() {
+    let crate_folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["std", "../examples"] {
+        for entry in std::fs::read_dir(crate_folder.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "nn") {
+                check(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
 fn canonical_text_stays() {
     for text in CANONICAL {
         assert_eq!(&check(text), text);
@@ -71,6 +84,7 @@ const CANONICAL: &[&str] = &[
     "block b(x) {\n    let y = if x.a == 1 { x }\n            else { x -> f }\n    y\n}\n",
     "block b(x) {\n    if x.a == 1 {\n        x\n    } else if x.a == 2 {\n        f(x)\n    } else {\n        x -> f\n    }\n}\n",
     "block b(x) {\n    x -> f(1)       // one\n        -> long(2)  // two\n}\n",
+    "block b(x) {\n    let y = x;  // ends here\n    -y -> f\n}\n",
     "block b(x) as c { x -> f as layer{i}.0.{i + 1} -> (g) }\n",
 ];
 
@@ -115,7 +129,7 @@ fn comments_everywhere() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn generated_programs(text in generate::program()) {

@@ -31,7 +31,7 @@ enum Kind {
     OwnLine(String),
     Concat(Vec<Doc>),
     Indent(Box<Doc>),
-    /// Lines begin at the column at which this begins.
+    /// Lines begin at the column at which this begins; only what must be broken is.
     Align(Box<Doc>),
     Group {
         doc: Box<Doc>,
@@ -92,7 +92,7 @@ impl Doc {
         Doc::new(Kind::Indent(Box::new(self)), hard)
     }
 
-    /// Lines below begin where this begins.
+    /// Lines below begin where this begins; nothing in it is broken for its width.
     pub fn align(self) -> Doc {
         let hard = self.hard;
         Doc::new(Kind::Align(Box::new(self)), hard)
@@ -168,7 +168,7 @@ impl Printer {
             Kind::Indent(doc) => stack.push((indent + INDENT, mode, doc)),
             Kind::Align(doc) => {
                 let column = if self.line.is_empty() { self.indent } else { self.line.chars().count() };
-                stack.push((column, mode, doc));
+                stack.push((column, Mode::Flat, doc));
             }
             Kind::Group { doc, broken } => {
                 let flat = !broken && (mode == Mode::Flat || self.fits(indent, doc, stack));

@@ -212,7 +212,12 @@ impl Formatter<'_> {
             body.push(gap());
             body.extend(self.leading(true, i == 0));
             body.push(self.stmt(stmt));
-            body.push(self.skip_semicolons());
+            let dropped = self.skip_semicolons();
+            // Without its `;` a statement would go on in a line that begins with a sign.
+            if self.is(TokenKind::Minus) {
+                body.push(Doc::text(";"));
+            }
+            body.push(dropped);
         }
         // Comments before the brace belong to the body; a blank line before the brace does not.
         let mut last = self.leading(true, block.stmts.is_empty());

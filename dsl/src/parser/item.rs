@@ -71,8 +71,9 @@ impl Parser<'_> {
             if start.kind == TokenKind::Key(Keyword::Net) { "the net's name" } else { "the block's name" };
         let name = self.function_name(what)?;
         let mut params = Vec::new();
+        let depth = self.open.len();
         if self.is(TokenKind::ParenOpen) && self.params(&mut params).is_err() {
-            self.skip_to_body()?;
+            self.skip_to_body(depth)?;
         }
         let kind = if self.is_key(Keyword::As) {
             self.bump();
@@ -97,8 +98,8 @@ impl Parser<'_> {
     }
 
     /// Skips the rest of bad parameters if the body's `{` is on the same line.
-    fn skip_to_body(&mut self) -> Parsed<()> {
-        self.open.clear();
+    fn skip_to_body(&mut self, depth: usize) -> Parsed<()> {
+        self.open.truncate(depth);
         while !self.is(TokenKind::BraceOpen) {
             if self.token().first_of_line || self.is(TokenKind::End) {
                 return Err(Failed);
