@@ -12,8 +12,11 @@ const LENET: &str = "run examples/lenet.nn --weights examples/weights/lenet5_mni
 /// A command line (`{}` is the scratch folder), and what its message must contain.
 type Case = (&'static str, &'static str);
 
+/// Names and contents.
+type Files<'a> = &'a [(&'a str, &'a [u8])];
+
 /// Runs each case in a folder with these files; none may leave another file there.
-fn all_fail(files: &[(&str, &[u8])], cases: &[Case]) {
+fn all_fail(files: Files<'_>, cases: &[Case]) {
     for (line, expected) in cases {
         let folder = scratch(files);
         let shown = nnc_in(folder.path(), line).failed();
@@ -99,7 +102,7 @@ fn a_program_without_end_on_standard_input() {
 #[test]
 fn wrong_pictures() {
     let digit = read(DIGIT);
-    let files: &[(&str, &[u8])] = &[
+    let files: Files<'_> = &[
         ("truncated.png", &digit[..digit.len() / 2]),
         ("header.png", &digit[..20]),
         ("text.png", b"this is no picture"),
@@ -129,7 +132,7 @@ fn wrong_pictures() {
 #[test]
 fn wrong_arrays() {
     let good = zeros(&[1, 1, 28, 28]);
-    let files: &[(&str, &[u8])] = &[
+    let files: Files<'_> = &[
         ("good.npy", &good),
         ("truncated.npy", &good[..good.len() - 5]),
         ("text.npy", b"1, 2, 3"),
@@ -159,7 +162,7 @@ fn wrong_weights() {
     let good = read("examples/weights/lenet5_mnist.safetensors");
     let mut lying = good.clone();
     lying[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    let files: &[(&str, &[u8])] = &[
+    let files: Files<'_> = &[
         ("truncated.safetensors", &good[..good.len() - 100]),
         ("header.safetensors", &good[..30]),
         ("lying.safetensors", &lying),
@@ -189,7 +192,7 @@ fn wrong_program_files() {
     let mut damaged = good.clone();
     let middle = good.len() / 2;
     damaged[middle..middle + 16].fill(0xff);
-    let files: &[(&str, &[u8])] = &[
+    let files: Files<'_> = &[
         ("truncated.nncp", &good[..good.len() - 10]),
         ("head.nncp", &good[..12]),
         ("damaged.nncp", &damaged),
@@ -225,7 +228,7 @@ fn wrong_data_sets() {
     const PICTURES: &str = "train-images-idx3-ubyte";
     const LABELS: &str = "train-labels-idx1-ubyte";
     let gz = |name: &str| &*format!("{name}.gz").leak();
-    let cases: &[(&[(&str, &[u8])], &str)] = &[
+    let cases: &[(Files<'_>, &str)] = &[
         (&[], "expected `train-images-idx3-ubyte` or `train-images-idx3-ubyte.gz` in this folder"),
         (&[(gz(PICTURES), &images)], "expected `train-labels-idx1-ubyte`"),
         (&[(gz(PICTURES), &images[..5000]), (gz(LABELS), &labels)], "its data ends early or is damaged"),
@@ -261,7 +264,7 @@ fn wrong_data_sets() {
 
 #[test]
 fn places_that_cannot_be_written() {
-    let files: &[(&str, &[u8])] = &[("net.nn", TINY.as_bytes())];
+    let files: Files<'_> = &[("net.nn", TINY.as_bytes())];
     all_fail(
         files,
         &[

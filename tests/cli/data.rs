@@ -24,7 +24,7 @@ fn five_pictures_are_seen_as_by_onnx_runtime() {
         let largest = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
         let error = found.iter().zip(&wanted).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         assert_eq!(found.len(), 1000);
-        assert!(error < 1e-3 * largest, "{name}: {error} of {largest}");
+        assert!(error < 1e-4 * largest, "{name}: {error} of {largest}");
 
         let top = expected["pictures"][format!("{name}.png")]["top5"].as_array().expect("five classes");
         assert_eq!(text.lines().count(), 5);
