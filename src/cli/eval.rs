@@ -1,9 +1,14 @@
 //! `nnc eval`: how often a classifier is right on labelled pictures.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use nnc::data::idx::{LabelledPictures, Split};
+use nnc::data::augment::{Normalize, Transform};
+use nnc::data::batches::{Batches, Rest};
+use nnc::data::dataset::{Dataset, Part, check_labels};
+use nnc::data::folder::Bad;
 use nnc::data::labels;
+use nnc::data::spec::{DataSpec, Opened};
 use nnc::{Error, Model, Tensor, TensorSpec};
 
 use super::args::{NetArgs, RunArgs, build, open_source};
@@ -18,19 +23,29 @@ Examples:
   nnc eval examples/lenet.nn --data mnist:tests/data/mnist --split train \\
            --weights examples/weights/lenet5_mnist.safetensors
 
-mnist:DIR is a folder with MNIST's files (or Fashion-MNIST's, …), plain or as .gz:
-t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or train-… with --split train.
-Pixels become numbers from 0 to 1.")]
+The data:
+  mnist:DIR    MNIST's files (or Fashion-MNIST's, …), plain or as .gz: t10k-images-idx3-ubyte and
+               t10k-labels-idx1-ubyte, or train-… with --split train
+  cifar10:DIR  CIFAR-10's binary files: test_batch.bin, or data_batch_….bin
+  folder:DIR   test/CLASS/….png (or .jpg), or train/…; a picture of another size is stretched
+  npz:FILE     arrays x_test and y_test, or x_train (or x) and y_train (or y)
+Bytes become numbers from 0 to 1.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The labelled pictures: mnist:DIR
-    #[arg(long, value_name = "KIND:DIR", value_parser = data)]
-    data: PathBuf,
+    /// The labelled pictures: mnist:DIR, cifar10:DIR, folder:DIR or npz:FILE
+    #[arg(long, value_name = "KIND:PATH", value_parser = str::parse::<DataSpec>)]
+    data: DataSpec,
     /// Which part of the data: test or train
     #[arg(long, value_name = "PART", default_value = "test", value_parser = ["test", "train"])]
     split: String,
+    /// Make the values (x - MEAN) / STD; a list of each, with commas, for several channels
+    #[arg(long, value_name = "MEAN:STD", value_parser = str::parse::<Normalize>)]
+    normalize: Option<Normalize>,
+    /// Leave out pictures that cannot be decoded
+    #[arg(long)]
+    skip_bad: bool,
     /// The weights (.safetensors)
     #[arg(short, long, value_name = "FILE")]
     weights: PathBuf,
@@ -43,73 +58,61 @@ pub struct Args {
     how: RunArgs,
 }
 
-fn data(text: &str) -> Result<PathBuf, String> {
-    match text.split_once(':') {
-        Some(("mnist", folder)) if !folder.is_empty() => Ok(folder.into()),
-        _ => Err("expected mnist:DIR".into()),
-    }
-}
-
 pub fn run(args: &Args) -> Outcome {
-    let split = if args.split == "train" { Split::Train } else { Split::Test };
-    let pictures = LabelledPictures::open(&args.data, split)?;
+    let part = if args.split == "train" { Part::Train } else { Part::Test };
     let source = open_source(&args.file)?;
     let network = build(&source, &args.how.options(args.net.options()))?;
     let model = network.load(&run::open_weights(&args.weights)?)?;
-    let right = count_right(&model, &pictures, args.batch as usize)?;
-    let share = 100.0 * right as f64 / pictures.len() as f64;
-    terminal::print(&format!("accuracy: {share:.2} % ({right} of {})\n", pictures.len()))
+    let input = example_input(&model)?;
+    let sizes: Vec<Option<usize>> = input.ty.shape[1..].iter().map(|d| d.size()).collect();
+    let bad = if args.skip_bad { Bad::Skip } else { Bad::Refuse };
+    let Opened { set, skipped } = args.data.open(part, &sizes, bad)?;
+    for line in &skipped {
+        terminal::warn(&format!("left out: {line}"));
+    }
+    let transform = Transform { normalize: args.normalize.clone(), ..Transform::default() };
+    let right = count_right(&model, &set, args.batch as usize, transform)?;
+    let share = 100.0 * right as f64 / set.len() as f64;
+    terminal::print(&format!("accuracy: {share:.2} % ({right} of {})\n", set.len()))
 }
 
-/// How many pictures have the largest output at their label.
-fn count_right(model: &Model, pictures: &LabelledPictures, batch: usize) -> Outcome<usize> {
-    let input = image_input(model, pictures)?;
-    // The last batch is filled up with repeated pictures, so that one program serves all.
-    let batch = input.ty.shape[0].size().unwrap_or(batch.min(pictures.len()));
+/// How many examples have the largest output at their label.
+fn count_right(model: &Model, set: &Arc<dyn Dataset>, batch: usize, transform: Transform) -> Outcome<usize> {
+    let input = example_input(model)?;
+    // The last batch is filled up with repeated examples, so that one program serves all.
+    let batch = input.ty.shape[0].size().unwrap_or(batch.min(set.len()));
     let output = classes_output(model)?;
-    let progress = Progress::counted(pictures.len() as u64, "pictures");
-    let mut right = 0;
-    for start in (0..pictures.len()).step_by(batch.max(1)) {
-        let end = (start + batch).min(pictures.len());
-        let mut x = pictures.batch(start, end);
-        if end - start < batch {
-            let missing: Vec<usize> = (0..batch).map(|i| i % (end - start)).collect();
-            x = x.select(ndarray::Axis(0), &missing);
-        }
-        let outputs = model.run(&[(input.name.as_str(), (&x).into())])?;
-        let Some(Tensor::F32(scores)) = outputs.get(&output.name) else {
+    let progress = Progress::counted(set.len() as u64, "examples");
+    let (mut right, mut seen) = (0, 0);
+    for b in Batches::new(set.clone(), (0..set.len()).collect(), batch, Rest::Fill, transform)? {
+        let outputs = model.run(&[(input.name.as_str(), b.examples.view())])?;
+        let (Some(Tensor::F32(scores)), Tensor::I32(wanted)) = (outputs.get(&output.name), &b.labels) else {
             return Err(Error::Internal(format!("no output `{}`", output.name)).into());
         };
-        for (row, &label) in scores.outer_iter().zip(&pictures.labels[start..end]) {
-            if usize::from(label) >= row.len() {
-                let message = format!("label {label} is out of range: the net has {} classes", row.len());
-                return Err(Error::Input(message).into());
-            }
-            let best = labels::top(row.iter().copied(), 1);
-            right += usize::from(best[0].0 == usize::from(label));
+        if seen == 0 {
+            check_labels(&**set, scores.shape()[1])?;
         }
-        progress.advance((end - start) as u64);
+        seen += b.count;
+        for (row, &label) in scores.outer_iter().zip(wanted).take(b.count) {
+            let best = labels::top(row.iter().copied(), 1).first().map(|&(class, _)| class as i64);
+            right += usize::from(best == Some(i64::from(label)));
+        }
+        progress.advance(b.count as u64);
     }
     Ok(right)
 }
 
-/// The only input, which must take the pictures.
-fn image_input<'a>(model: &'a Model, pictures: &LabelledPictures) -> Outcome<&'a TensorSpec> {
+/// The only input, which must take a batch of numbers.
+fn example_input(model: &Model) -> Outcome<&TensorSpec> {
     let [input] = model.inputs() else {
         let message = format!("expected a net with one input, found {}", model.inputs().len());
         return Err(Error::Input(message).into());
     };
-    let expected = [1, pictures.height, pictures.width];
     let shape = &input.ty.shape;
-    let fits = shape.len() == 4
-        && shape[1..].iter().zip(expected).all(|(d, n)| d.size().is_none_or(|size| size == n))
-        && shape[0].size() != Some(0);
-    if fits {
+    if input.ty.dtype == nnc::DType::F32 && shape.len() >= 2 && shape[0].size() != Some(0) {
         return Ok(input);
     }
-    let [_, h, w] = expected;
-    let message =
-        format!("expected an input for pictures f32[N, 1, {h}, {w}], found `{}: {}`", input.name, input.ty);
+    let message = format!("expected an input for examples f32[N, …], found `{}: {}`", input.name, input.ty);
     Err(Error::Input(message).into())
 }
 

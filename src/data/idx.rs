@@ -9,80 +9,34 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array4, s};
-
 use crate::Error;
+use crate::data::dataset::Part;
+use crate::data::pictures::Pictures;
 use crate::error::Result;
 
 /// The most bytes of data that an idx file may hold, unpacked.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// Which half of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// `train-*`: what the network learns from.
-    Train,
-    /// `t10k-*`: what it is tested on.
-    Test,
-}
-
-/// Grey pictures with a class each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelledPictures {
-    /// Height of every picture.
-    pub height: usize,
-    /// Width of every picture.
-    pub width: usize,
-    /// All pictures, one after the other, row-major.
-    pub pixels: Vec<u8>,
-    /// The class of each.
-    pub labels: Vec<u8>,
-}
-
-impl LabelledPictures {
-    /// Reads `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-…`) of a folder,
-    /// each plain or as `.gz`.
-    pub fn open(folder: &Path, split: Split) -> Result<LabelledPictures> {
-        let prefix = match split {
-            Split::Train => "train",
-            Split::Test => "t10k",
-        };
-        let pictures = find(folder, &format!("{prefix}-images-idx3-ubyte"))?;
-        let labels = find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
-        let (sizes, pixels) = read(&pictures, 3)?;
-        let (_, labels) = read(&labels, 1)?;
-        if sizes[0] != labels.len() {
-            let message = format!("holds {} pictures, but there are {} labels", sizes[0], labels.len());
-            return Err(Error::format(folder, message));
-        }
-        if pixels.is_empty() {
-            return Err(Error::format(folder, "holds no pictures"));
-        }
-        Ok(LabelledPictures { height: sizes[1], width: sizes[2], pixels, labels })
+/// Reads `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-…` for the test part) of
+/// a folder, each plain or as `.gz`.
+pub fn open(folder: &Path, part: Part) -> Result<Pictures> {
+    let prefix = match part {
+        Part::Train => "train",
+        Part::Test => "t10k",
+    };
+    let pictures = find(folder, &format!("{prefix}-images-idx3-ubyte"))?;
+    let labels = find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
+    let (sizes, pixels) = read(&pictures, 3)?;
+    let (_, labels) = read(&labels, 1)?;
+    if sizes[0] != labels.len() {
+        let message = format!("holds {} pictures, but there are {} labels", sizes[0], labels.len());
+        return Err(Error::format(folder, message));
     }
-
-    /// The number of pictures.
-    pub fn len(&self) -> usize {
-        self.labels.len()
+    if pixels.is_empty() {
+        return Err(Error::format(folder, "holds no pictures"));
     }
-
-    /// True without pictures; [`open`](LabelledPictures::open) never returns such.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// The pictures `start..end` as `[end - start, 1, height, width]` in 0 to 1.
-    pub fn batch(&self, start: usize, end: usize) -> Array4<f32> {
-        let size = self.height * self.width;
-        let mut out = Array4::zeros((end - start, 1, self.height, self.width));
-        for (i, picture) in self.pixels[start * size..end * size].chunks_exact(size).enumerate() {
-            let mut plane = out.slice_mut(s![i, 0, .., ..]);
-            for (to, &from) in plane.iter_mut().zip(picture) {
-                *to = f32::from(from) / 255.0;
-            }
-        }
-        out
-    }
+    let labels = labels.into_iter().map(i32::from).collect();
+    Pictures::new([1, sizes[1], sizes[2]], pixels, labels, vec![])
 }
 
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {
@@ -146,12 +100,6 @@ mod tests {
     fn reads_what_the_header_says() {
         let file = idx(0x803, &[2, 1, 3], &[1, 2, 3, 4, 5, 6]);
         assert_eq!(parse(&file[..], 3).unwrap(), (vec![2, 1, 3], vec![1, 2, 3, 4, 5, 6]));
-    }
-
-    #[test]
-    fn batches_are_scaled_to_one() {
-        let set = LabelledPictures { height: 1, width: 2, pixels: vec![0, 255, 51, 0], labels: vec![3, 4] };
-        assert_eq!(set.batch(1, 2).iter().copied().collect::<Vec<_>>(), [0.2, 0.0]);
     }
 
     #[test]

@@ -174,6 +174,17 @@ impl Picture {
         Picture { width, height, rgb }
     }
 
+    /// The bytes of the picture as `[channels, height, width]`, stretched to that size; `channels` is
+    /// 1 or 3.
+    pub fn planes(&self, [channels, height, width]: [usize; 3]) -> Vec<u8> {
+        let values = |p: &Picture| p.to_array(channels).iter().map(|&v| v as u8).collect();
+        if (height, width) == (self.height, self.width) {
+            values(self)
+        } else {
+            values(&self.resize(height, width))
+        }
+    }
+
     /// The values 0 to 255 as `[channels, height, width]`; one channel is the luma of ITU-R 601-2,
     /// rounded as Pillow does.
     fn to_array(&self, channels: usize) -> Array3<f32> {

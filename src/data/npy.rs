@@ -56,6 +56,11 @@ pub fn parse(bytes: &[u8], dtype: DType) -> Result<Tensor, String> {
     })
 }
 
+/// Whether the elements in the bytes of a file are unsigned bytes.
+pub fn is_bytes(bytes: &[u8]) -> bool {
+    split(bytes).and_then(|(header, _)| Header::parse(header)).is_ok_and(|h| h.element == "u1")
+}
+
 /// The bytes of a file with this array.
 pub fn to_bytes(tensor: &Tensor) -> Vec<u8> {
     let descr = match tensor.dtype() {

@@ -244,11 +244,11 @@ fn wrong_data_sets() {
         (&[(PICTURES, no_images), (LABELS, &[0, 0, 8, 1, 0, 0, 0, 0])], "holds no pictures"),
         (
             &[(PICTURES, &two_images(28)), (LABELS, &wrong_label)],
-            "label 10 is out of range: the net has 10 classes",
+            "the label 10 of example 1 is out of range: the net has 10 classes, 0 to 9",
         ),
         (
             &[(PICTURES, &two_images(30)), (gz(LABELS), &few_labels)],
-            "expected an input for pictures f32[N, 1, 30, 28]",
+            "expected examples of shape [1, 28, 28], found [1, 30, 28]",
         ),
         (
             &[(PICTURES, &two_images(28)[..100]), (gz(LABELS), &few_labels)],
