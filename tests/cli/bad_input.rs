@@ -280,3 +280,18 @@ fn places_that_cannot_be_written() {
         ],
     );
 }
+
+/// Weights that are not numbers run, but not silently.
+#[test]
+fn weights_that_are_not_finite_are_counted() {
+    let mut weights = read("examples/weights/lenet5_mnist.safetensors");
+    let end = weights.len();
+    weights[end - 8..end - 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    weights[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let folder = scratch(&[("w.safetensors", &weights)]);
+    let output =
+        nnc_in(folder.path(), &format!("run examples/lenet.nn --weights {{}}/w.safetensors --input {DIGIT}"));
+    assert!(output.stderr.starts_with("warning: `"), "{}", output.stderr);
+    assert!(output.stderr.contains(" has 1 NaN and 1 infinite values"), "{}", output.stderr);
+    output.ok();
+}
