@@ -41,6 +41,7 @@ mod pipeline;
 pub mod report;
 pub mod source;
 pub mod stages;
+pub mod train;
 pub mod weights;
 
 pub use device::{Device, LaunchTime};

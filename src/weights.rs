@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::data::{file, safetensors};
 use crate::error::Result;
+use crate::train::checkpoint;
 use crate::{Error, Tensor};
 
 /// Tensors by name, from a safetensors file or from memory. Cheap to clone.
@@ -22,10 +23,20 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads a safetensors file; `f16`, `bf16` and `f64` become `f32`.
+    /// Reads a safetensors file; `f16`, `bf16` and `f64` become `f32`. Of a checkpoint, the parameters
+    /// alone, without the optimizer's state.
     pub fn open(path: impl AsRef<Path>) -> Result<Weights> {
         let path = path.as_ref();
-        Ok(Weights { tensors: Arc::new(safetensors::read(path)?), path: Some(path.to_path_buf()) })
+        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        let read = || {
+            let mut tensors = safetensors::parse(&bytes)?;
+            for name in checkpoint::optimizer_state(&bytes)? {
+                tensors.remove(&name);
+            }
+            Ok(tensors)
+        };
+        let tensors = read().map_err(|message: String| Error::format(path, message))?;
+        Ok(Weights { tensors: Arc::new(tensors), path: Some(path.to_path_buf()) })
     }
 
     /// Tensors in memory.

@@ -4,24 +4,16 @@
 //! lets pass and a user should still hear of, a name that appears twice, is checked here.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
 
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::error::Result;
-use crate::{Error, Tensor};
+use crate::Tensor;
 
-/// Reads all tensors of a file. `f16`, `bf16` and `f64` become `f32`; integers become `i32` where
-/// they fit.
-pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    parse(&bytes).map_err(|message| Error::format(path, message))
-}
-
-/// All tensors of the bytes of a file.
+/// All tensors of the bytes of a file. `f16`, `bf16` and `f64` become `f32`; integers become `i32`
+/// where they fit.
 pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| explain(e, bytes.len()))?;
     no_name_twice(bytes)?;
@@ -32,8 +24,22 @@ pub fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
     Ok(out)
 }
 
+/// The metadata of that key in the bytes of a file, if there is such.
+pub fn metadata(bytes: &[u8], key: &str) -> Result<Option<String>, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| explain(e, bytes.len()))?;
+    Ok(header.metadata().as_ref().and_then(|m| m.get(key)).cloned())
+}
+
 /// The bytes of a file with these tensors.
 pub fn to_bytes(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, String> {
+    to_bytes_with(tensors, None)
+}
+
+/// The bytes of a file with these tensors and one entry of metadata.
+pub fn to_bytes_with(
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: Option<(&str, String)>,
+) -> Result<Vec<u8>, String> {
     let mut data: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = vec![];
     for (name, t) in tensors {
         let (dtype, bytes) = match t {
@@ -48,7 +54,8 @@ pub fn to_bytes(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>, String> {
     for (name, dtype, shape, bytes) in &data {
         views.push((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| e.to_string())?));
     }
-    safetensors::serialize(views, None).map_err(|e| e.to_string())
+    let metadata = metadata.map(|(key, text)| [(key.to_string(), text)].into());
+    safetensors::serialize(views, metadata).map_err(|e| e.to_string())
 }
 
 fn tensor(view: &TensorView<'_>) -> Result<Tensor, String> {
