@@ -3,6 +3,7 @@
 //! The road is one way: [`build`] (syntax → graph), [`pass`] (graph → graph), [`lower`]
 //! (fused groups → [`kernel`]s), [`emit`] (kernels → machine code). Every station has a text form.
 
+pub mod autodiff;
 pub mod build;
 pub mod emit;
 pub mod graph;
@@ -11,3 +12,4 @@ pub mod lower;
 pub mod pass;
 pub mod plan;
 pub mod target;
+pub mod training;

@@ -21,7 +21,7 @@ pub fn run(graph: &mut Graph) -> Report {
 }
 
 /// Removes all nodes that no result needs, save inputs and parameters; tells how many.
-pub(super) fn sweep(graph: &mut Graph) -> usize {
+pub fn sweep(graph: &mut Graph) -> usize {
     let mut needed = HashSet::new();
     let mut work: Vec<_> = graph.results().collect();
     while let Some(id) = work.pop() {

@@ -26,6 +26,7 @@ use nnc_dsl::Span;
 use crate::graph::verify::assert_valid;
 use crate::graph::{Graph, NodeId, Op};
 
+pub use dead_code::sweep;
 pub use phase::prepared;
 
 /// Something worth telling about a place in the source.

@@ -5,7 +5,8 @@ use nnc_runtime::Tensor;
 use super::reference::{self, Float, Target, for_dtype, inside};
 use super::rule::{self, Signature, Slide};
 use super::text::{Reader, Writer};
-use super::{Op, OpError, Operation};
+use super::{Conv2dInputGrad, Conv2dWeightGrad, Op, OpError, Operation};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
 use crate::graph::{Dim, TensorType};
 
 /// Attributes of a 2-D convolution (cross-correlation, as everywhere in the field).
@@ -79,6 +80,18 @@ impl Operation for Conv2d {
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         for_dtype!(floats, to.dtype, T => self.eval_as::<T>(operands, to))
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (x, weight, dy) = (at.operands[0], at.operands[1], at.gradient);
+        let (of_x, of_weight) = (g.shape(x), g.ty(weight));
+        let input = [of_x[2].clone(), of_x[3].clone()];
+        let to_x = Op::Conv2dInputGrad(Conv2dInputGrad { conv: self.clone(), input });
+        let to_weight = Conv2dWeightGrad { conv: self.clone(), kernel: kernel(&of_weight)? };
+        let mut out =
+            vec![Some(g.op(to_x, &[dy, weight])), Some(g.op(Op::Conv2dWeightGrad(to_weight), &[x, dy]))];
+        out.extend(at.operands.get(2).map(|_| Some(g.sum(dy, vec![0, 2, 3]))));
+        Ok(out)
+    }
 }
 
 impl Operation for ConvTranspose2d {
@@ -132,6 +145,35 @@ impl Operation for ConvTranspose2d {
 
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         for_dtype!(floats, to.dtype, T => self.eval_as::<T>(operands, to))
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (x, weight, dy) = (at.operands[0], at.operands[1], at.gradient);
+        // Output padding is what a convolution does not reach: less padding after, or rows cut off.
+        let mut conv = self.forward();
+        let mut seen = dy;
+        for axis in 0..2 {
+            let after = &mut conv.padding[2 * axis + 1];
+            let cut = self.output_padding[axis].saturating_sub(*after);
+            *after = after.saturating_sub(self.output_padding[axis]);
+            if cut > 0 {
+                let end = g.shape(seen)[2 + axis].clone() - Dim::from(cut);
+                if end.known().is_some_and(|n| n < 1) {
+                    // Output padding is all there is.
+                    let zeros = |like| Some(g.splat(0.0, g.ty(like)));
+                    let mut out = vec![zeros(x), zeros(weight)];
+                    out.extend(at.operands.get(2).map(|_| Some(g.sum(dy, vec![0, 2, 3]))));
+                    return Ok(out);
+                }
+                seen = g.op(Op::Slice { axis: 2 + axis, start: Dim::from(0), end, step: 1 }, &[seen]);
+            }
+        }
+        let kernel = kernel(&g.ty(weight))?;
+        let dx = g.op(Op::Conv2d(conv.clone()), &[seen, weight]);
+        let dw = g.op(Op::Conv2dWeightGrad(Conv2dWeightGrad { conv, kernel }), &[seen, x]);
+        let mut out = vec![Some(dx), Some(dw)];
+        out.extend(at.operands.get(2).map(|_| Some(g.sum(dy, vec![0, 2, 3]))));
+        Ok(out)
     }
 }
 
@@ -269,6 +311,12 @@ impl Conv2d {
 }
 
 impl ConvTranspose2d {
+    /// The convolution whose input gradient this is, but for output padding.
+    fn forward(&self) -> Conv2d {
+        let ConvTranspose2d { stride, padding, dilation, groups, .. } = *self;
+        Conv2d { stride, padding, dilation, groups }
+    }
+
     fn eval_as<T: Float>(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         let (x, weight) = (reference::elements::<T>(operands, 0)?, reference::elements::<T>(operands, 1)?);
         let (&[_, channels, height, width], &[_, out_channels, kh, kw], &[batch, _, rows, columns]) =

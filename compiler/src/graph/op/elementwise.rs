@@ -5,7 +5,8 @@ use nnc_runtime::{DType, Tensor};
 use super::reference::{self, Element, Float, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
 use super::text::{Reader, Writer};
-use super::{Op, OpError, Operation};
+use super::{Op, OpError, Operation, elementwise_grad};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
 use crate::graph::TensorType;
 
 /// Elementwise functions of one operand. Floats unless said otherwise; definitions are PyTorch's.
@@ -198,6 +199,10 @@ impl Operation for Unary {
             _ => for_dtype!(floats, x.dtype(), T => map(operands, to, |x: T| self.apply(x))),
         }
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        elementwise_grad::unary(*self, g, at)
+    }
 }
 
 impl Binary {
@@ -271,6 +276,10 @@ impl Operation for Binary {
             Binary::Pow => for_dtype!(floats, dtype, T => zip(operands, to, T::powf)),
         }
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        elementwise_grad::binary(*self, g, at)
+    }
 }
 
 impl Operation for Where {
@@ -299,6 +308,12 @@ impl Operation for Where {
             reference::tensor(&to.shape, walk(0).zip(walk(1)).zip(walk(2)).map(pick).collect())
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (condition, dy) = (at.operands[0], at.gradient);
+        let (da, db) = (g.only_where(condition, dy), g.only_unless(condition, dy));
+        Ok(vec![None, Some(g.sum_to(da, at.operands[1])), Some(g.sum_to(db, at.operands[2]))])
+    }
 }
 
 impl Operation for Cast {
@@ -322,6 +337,11 @@ impl Operation for Cast {
         for_dtype!(all, operands[0].dtype(), From => for_dtype!(all, to.dtype, To => {
             map(operands, to, |x: From| To::from_f64(x.to_f64()))
         }))
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let from = g.ty(at.operands[0]).dtype;
+        Ok(vec![from.is_float().then(|| g.op(Op::Cast(from), &[at.gradient]))])
     }
 }
 
@@ -352,6 +372,10 @@ impl Operation for Dropout {
     fn eval(&self, operands: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
         Ok(operands[0].clone())
     }
+
+    fn gradient(&self, _: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(at.gradient)])
+    }
 }
 
 impl Operation for StopGradient {
@@ -369,6 +393,10 @@ impl Operation for StopGradient {
 
     fn eval(&self, operands: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
         Ok(operands[0].clone())
+    }
+
+    fn gradient(&self, _: &GradientBuilder, _: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![None])
     }
 }
 

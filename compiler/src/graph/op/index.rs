@@ -6,6 +6,7 @@ use super::reference::{self, Element, Number, Target, for_dtype};
 use super::rule::{self, Signature};
 use super::text::{Reader, Writer};
 use super::{Op, OpError, Operation};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
 use crate::graph::{Dim, TensorType};
 
 /// See [`Op::Gather`].
@@ -64,6 +65,13 @@ impl Operation for Gather {
             }
             reference::tensor(&to.shape, out)
         })
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (table, indices) = (at.operands[0], at.operands[1]);
+        let size = g.shape(table)[self.axis].clone();
+        let op = Op::GatherGrad { axis: self.axis, size };
+        Ok(vec![Some(g.op(op, &[at.gradient, indices])), None])
     }
 }
 
@@ -141,6 +149,10 @@ impl Operation for OneHot {
             let row = |&i: &i32| (0..self.classes).map(move |c| T::from_f64(f64::from(u8::from(c as i64 == i64::from(i)))));
             reference::tensor(&to.shape, indices.iter().flat_map(row).collect())
         })
+    }
+
+    fn gradient(&self, _: &GradientBuilder, _: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![None])
     }
 }
 

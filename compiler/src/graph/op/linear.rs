@@ -6,6 +6,7 @@ use super::reference::{self, Number, Target, Walk, broadcast_strides, for_dtype}
 use super::rule::{self, Signature};
 use super::text::Reader;
 use super::{Op, OpError, Operation};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
 use crate::graph::TensorType;
 
 /// See [`Op::MatMul`].
@@ -70,6 +71,13 @@ impl Operation for MatMul {
             reference::tensor(&to.shape, out)
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (a, b, dy) = (at.operands[0], at.operands[1], at.gradient);
+        let da = g.op(Op::MatMul, &[dy, g.transpose_last(b)]);
+        let db = g.op(Op::MatMul, &[g.transpose_last(a), dy]);
+        Ok(vec![Some(g.sum_to(da, a)), Some(g.sum_to(db, b))])
+    }
 }
 
 impl Operation for Linear {
@@ -132,6 +140,21 @@ impl Operation for Linear {
             }
             reference::tensor(&to.shape, out)
         })
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (x, weight, dy) = (at.operands[0], at.operands[1], at.gradient);
+        let last = g.ty(x).rank() - 1;
+        let dx = g.op(Op::Linear, &[dy, g.transpose_last(weight)]);
+        // All axes but the last as one.
+        let rows = |v| {
+            let shape = g.shape(v);
+            g.reshape(v, vec![rule::elements(&shape[..last]), shape[last].clone()])
+        };
+        let dw = g.op(Op::MatMul, &[g.transpose_last(rows(dy)), rows(x)]);
+        let mut out = vec![Some(dx), Some(dw)];
+        out.extend(at.operands.get(2).map(|_| Some(g.sum(dy, (0..last).collect()))));
+        Ok(out)
     }
 }
 

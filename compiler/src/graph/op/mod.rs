@@ -1,11 +1,12 @@
 //! The closed set of core operations.
 //!
 //! Each family has a file with everything about its operations: attributes, shape rule, reference
-//! semantics, text form. [`Op`] is the list of them; [`Operation`] is what each must say.
+//! semantics, gradient rule, text form. [`Op`] is the list of them; [`Operation`] is what each must say.
 
 pub mod conv;
 pub mod conv_grad;
 pub mod elementwise;
+mod elementwise_grad;
 pub mod index;
 pub mod linear;
 pub mod norm;
@@ -22,6 +23,7 @@ pub mod text;
 use nnc_runtime::Tensor;
 
 use super::TensorType;
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
 pub use conv::{Conv2d, ConvTranspose2d};
 pub use conv_grad::{Conv2dInputGrad, Conv2dWeightGrad};
 pub use elementwise::{Binary, Unary};
@@ -204,6 +206,11 @@ pub trait Operation {
     /// Reference semantics: plain loops, obviously right, floats computed in the operands' type.
     /// The operands are row-major and fit the shape rule, `to` is what it gives.
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError>;
+    /// Gradient rule: from the gradient of the result those of the operands, an entry each; `None`
+    /// where nothing flows (indices, conditions). Gradients are not differentiated themselves.
+    fn gradient(&self, _: &GradientBuilder, _: &At) -> Result<Gradients, NoGradient> {
+        Err(NoGradient::new("it has no gradient rule"))
+    }
 }
 
 impl Op {
@@ -313,6 +320,11 @@ impl Op {
             check_type(&ty)?;
             Ok(ty)
         })
+    }
+
+    /// Adds the gradients of the operands; see [`Operation::gradient`].
+    pub fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        self.with(|o| o.gradient(g, at))
     }
 
     /// The value for operands of these values: the reference semantics, in plain loops. `ty` is the

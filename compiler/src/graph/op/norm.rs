@@ -5,8 +5,9 @@ use nnc_runtime::Tensor;
 use super::reference::{self, Element, Float, Number, Target, for_dtype};
 use super::rule::{self, Signature};
 use super::text::{Reader, Writer};
-use super::{Op, OpError, Operation};
-use crate::graph::TensorType;
+use super::{AvgPool2d, Binary, Op, OpError, Operation, Unary, Window};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
+use crate::graph::{Dim, NodeId, TensorType};
 
 /// Batch normalisation: `(x - mean) / sqrt(var + eps) · weight + bias`, per channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +104,25 @@ impl Operation for BatchNorm {
             reference::tensor(&to.shape, out)
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        if self.training {
+            return Err(NoGradient::new("the statistics of the batch must be written out before"));
+        }
+        let &[x, weight, _, mean, var] = at.operands else {
+            return Err(NoGradient::new("it takes 5 operands"));
+        };
+        let dy = at.gradient;
+        let axes: Vec<usize> = (0..g.ty(x).rank()).filter(|&a| a != 1).collect();
+        let inverse = g.unary(Unary::Rsqrt, g.offset(var, self.eps));
+        let normal = g.mul(g.sub(x, g.by_channel(mean, x)), g.by_channel(inverse, x));
+        let (dweight, dbias) = (g.sum(g.mul(dy, normal), axes.clone()), g.sum(dy, axes));
+        let factor = g.mul(weight, inverse);
+        let dx = g.mul(dy, g.by_channel(factor, x));
+        let dmean = g.neg(g.mul(factor, dbias));
+        let dvar = g.scale(g.mul(g.mul(factor, inverse), dweight), -0.5);
+        Ok([dx, dweight, dbias, dmean, dvar].map(Some).to_vec())
+    }
 }
 
 impl Operation for LocalResponseNorm {
@@ -146,6 +166,18 @@ impl Operation for LocalResponseNorm {
             reference::tensor(&to.shape, out)
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        // With d = k + alpha·mean(x²) over the neighbours, y = x·d^-beta:
+        // dx = dy·d^-beta - 2·alpha·beta·x·mean'(dy·x·d^(-beta - 1)), mean' the adjoint of the mean.
+        let (x, dy) = (at.operands[0], at.gradient);
+        let (before, after) = (self.size / 2, self.size - 1 - self.size / 2);
+        let d = g.offset(g.scale(self.neighbours(g, g.mul(x, x), before, after), self.alpha), self.k);
+        let power = g.binary(Binary::Pow, d, g.number(-self.beta - 1.0, d));
+        let back = self.neighbours(g, g.mul(g.mul(dy, x), power), after, before);
+        let through = g.scale(g.mul(x, back), 2.0 * self.alpha * self.beta);
+        Ok(vec![Some(g.sub(g.mul(dy, g.mul(power, d)), through))])
+    }
 }
 
 impl Operation for Softmax {
@@ -175,6 +207,12 @@ impl Operation for Softmax {
             line.iter_mut().for_each(|x| *x = Number::div(*x, sum));
         }))
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (y, dy) = (at.result, at.gradient);
+        let sum = g.sum_keeping(g.mul(dy, y), vec![self.axis]);
+        Ok(vec![Some(g.mul(y, g.sub(dy, sum)))])
+    }
 }
 
 impl Operation for LogSoftmax {
@@ -200,6 +238,32 @@ impl Operation for LogSoftmax {
             let sum = line.iter().fold(T::default(), |sum, &x| sum.add(x.sub(largest).exp()));
             line.iter_mut().for_each(|x| *x = x.sub(largest).sub(sum.ln()));
         }))
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        // For a cross entropy, dy is minus the label's one-hot row: this is softmax(x) - onehot, and no
+        // logit is too large for it.
+        let (y, dy) = (at.result, at.gradient);
+        let sum = g.sum_keeping(dy, vec![self.axis]);
+        Ok(vec![Some(g.sub(dy, g.mul(g.unary(Unary::Exp, y), sum)))])
+    }
+}
+
+impl LocalResponseNorm {
+    /// The mean over the channels `c - before ..= c + after`, zeros outside: a pooling over channels.
+    fn neighbours(&self, g: &GradientBuilder, x: NodeId, before: usize, after: usize) -> NodeId {
+        let shape = g.shape(x);
+        let inner = rule::elements(&shape[2..]);
+        let rows = g.reshape(x, vec![shape[0].clone(), Dim::from(1), shape[1].clone(), inner]);
+        let window = Window {
+            kernel: [self.size, 1],
+            stride: [1, 1],
+            padding: [before, after, 0, 0],
+            dilation: [1, 1],
+            ceil: false,
+        };
+        let mean = Op::AvgPool2d(AvgPool2d { window, count_include_pad: true });
+        g.reshape(g.op(mean, &[rows]), shape)
     }
 }
 

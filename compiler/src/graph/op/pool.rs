@@ -5,7 +5,8 @@ use nnc_runtime::Tensor;
 use super::reference::{self, Float, Number, Target, for_dtype};
 use super::rule::{self, Signature, Slide};
 use super::text::{Reader, Writer};
-use super::{Op, OpError, Operation};
+use super::{AvgPool2dGrad, Op, OpError, Operation};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
 use crate::graph::{Dim, TensorType};
 
 /// Where the windows of a pooling lie. Output height is
@@ -109,6 +110,10 @@ impl Operation for MaxPool2d {
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         for_dtype!(floats, to.dtype, T => pool(operands, to, &self.window.bins(sizes(operands[0]), grid(to)), largest::<T>))
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(g.op(Op::MaxPool2dGrad(self.clone()), &[at.operands[0], at.gradient]))])
+    }
 }
 
 impl Operation for AvgPool2d {
@@ -135,6 +140,11 @@ impl Operation for AvgPool2d {
             mean::<T>(values, if pad { counts.padded } else { counts.inside })
         }))
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let op = AvgPool2dGrad { pool: self.clone(), input: picture(g, at) };
+        Ok(vec![Some(g.op(Op::AvgPool2dGrad(op), &[at.gradient]))])
+    }
 }
 
 impl Operation for AdaptiveMaxPool2d {
@@ -156,6 +166,10 @@ impl Operation for AdaptiveMaxPool2d {
 
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         for_dtype!(floats, to.dtype, T => pool(operands, to, &adaptive_bins(sizes(operands[0]), grid(to)), largest::<T>))
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(g.op(Op::AdaptiveMaxPool2dGrad, &[at.operands[0], at.gradient]))])
     }
 }
 
@@ -181,6 +195,16 @@ impl Operation for AdaptiveAvgPool2d {
             mean::<T>(values, counts.inside)
         }))
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(g.op(Op::AdaptiveAvgPool2dGrad(picture(g, at)), &[at.gradient]))])
+    }
+}
+
+/// Height and width of what is pooled.
+fn picture(g: &GradientBuilder, at: &At) -> [Dim; 2] {
+    let shape = g.shape(at.operands[0]);
+    [shape[2].clone(), shape[3].clone()]
 }
 
 pub(super) fn infer_adaptive(output: [usize; 2], operands: &[&TensorType]) -> Result<TensorType, OpError> {

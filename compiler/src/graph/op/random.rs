@@ -73,7 +73,7 @@ impl Operation for Philox {
                 // In (0, 1], for the logarithm.
                 let u = unit(words[pair]) + 1.0 / f64::from(1 << 24);
                 let (radius, turn) = ((-2.0 * u.ln()).sqrt(), std::f64::consts::TAU * unit(words[pair + 1]));
-                mean + std * radius * if i % 2 == 0 { turn.cos() } else { turn.sin() }
+                mean + std * radius * if i.is_multiple_of(2) { turn.cos() } else { turn.sin() }
             }
         };
         for_dtype!(floats, to.dtype, T => {

@@ -5,8 +5,9 @@ use nnc_runtime::{DType, Tensor};
 use super::reference::{self, Element, Number, Target, Walk, broadcast_strides, for_dtype};
 use super::rule::{self, Signature};
 use super::text::{Reader, Writer};
-use super::{Op, OpError, Operation};
-use crate::graph::{Dim, Shape, TensorType};
+use super::{Binary, Op, OpError, Operation};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
+use crate::graph::{Dim, NodeId, Shape, TensorType};
 
 /// What a reduction computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +90,44 @@ impl Operation for Reduce<'_> {
             reference::tensor(&to.shape, out)
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let (x, dy) = (at.operands[0], at.gradient);
+        let shape = g.shape(x);
+        let kept = |v| g.keep_axes(v, x, self.axes);
+        let dx = match self.kind {
+            ReduceKind::Sum => g.broadcast(kept(dy), shape),
+            ReduceKind::Mean => {
+                let share = 1.0 / g.count(x, self.axes)? as f64;
+                g.broadcast(kept(g.scale(dy, share)), shape)
+            }
+            // Equal extremes share it, as PyTorch's amax and amin have it.
+            ReduceKind::Max | ReduceKind::Min => {
+                let is_largest = g.binary(Binary::Eq, x, kept(at.result));
+                let ones = g.op(Op::Cast(g.ty(x).dtype), &[is_largest]);
+                let count = g.sum_keeping(ones, self.axes.to_vec());
+                g.only_where(is_largest, g.div(kept(dy), count))
+            }
+            ReduceKind::Prod => g.mul(kept(dy), self.product_of_others(g, x)),
+        };
+        Ok(vec![Some(dx)])
+    }
+}
+
+impl Reduce<'_> {
+    /// For every element the product of the others, exact where elements are zero: with two zeros
+    /// it is 0, with one it is 0 for all but that one.
+    fn product_of_others(&self, g: &GradientBuilder, x: NodeId) -> NodeId {
+        let is_zero = g.compare(Binary::Eq, x, 0.0);
+        let safe = g.select(is_zero, g.number(1.0, x), x);
+        let product = Op::Reduce { kind: ReduceKind::Prod, axes: self.axes.to_vec(), keep: true };
+        let product = g.op(product, &[safe]);
+        let ones = g.op(Op::Cast(g.ty(x).dtype), &[is_zero]);
+        let zeros = g.sum_keeping(ones, self.axes.to_vec());
+        let of_zero = g.only_where(g.compare(Binary::Eq, zeros, 1.0), product);
+        let of_other = g.only_where(g.compare(Binary::Eq, zeros, 0.0), g.div(product, safe));
+        g.select(is_zero, of_zero, of_other)
+    }
 }
 
 impl Operation for ArgMax {
@@ -128,6 +167,10 @@ impl Operation for ArgMax {
             }
             reference::tensor(&to.shape, out)
         })
+    }
+
+    fn gradient(&self, _: &GradientBuilder, _: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![None])
     }
 }
 

@@ -6,7 +6,8 @@ use super::reference::{self, Element, Target, Walk, for_dtype};
 use super::rule::{self, Signature};
 use super::text::{Reader, Writer};
 use super::{Op, OpError, Operation};
-use crate::graph::{Dim, Shape, TensorType};
+use crate::autodiff::{At, GradientBuilder, Gradients, NoGradient};
+use crate::graph::{Dim, NodeId, Shape, TensorType};
 
 /// See [`Op::Reshape`].
 pub struct Reshape<'a> {
@@ -117,6 +118,10 @@ impl Operation for Reshape<'_> {
             reference::tensor(&to.shape, reference::elements::<T>(operands, 0)?.to_vec())
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(g.reshape(at.gradient, g.shape(at.operands[0])))])
+    }
 }
 
 impl Operation for Transpose<'_> {
@@ -148,6 +153,12 @@ impl Operation for Transpose<'_> {
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         let from = reference::strides(operands[0].shape());
         walk(operands, to, self.order.iter().map(|&a| from[a]).collect(), 0)
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let mut back = vec![0; self.order.len()];
+        self.order.iter().enumerate().for_each(|(to, &from)| back[from] = to);
+        Ok(vec![Some(g.op(Op::Transpose(back), &[at.gradient]))])
     }
 }
 
@@ -216,6 +227,17 @@ impl Operation for Concat {
             reference::tensor(&to.shape, out)
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let axis = self.axis;
+        let mut start = Dim::from(0);
+        let part = |&x: &NodeId| {
+            let end = start.clone() + g.shape(x)[axis].clone();
+            let from = std::mem::replace(&mut start, end.clone());
+            Some(g.op(Op::Slice { axis, start: from, end, step: 1 }, &[at.gradient]))
+        };
+        Ok(at.operands.iter().map(part).collect())
+    }
 }
 
 impl Operation for Slice<'_> {
@@ -264,6 +286,16 @@ impl Operation for Slice<'_> {
         strides[self.axis] *= self.step;
         walk(operands, to, strides, first)
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let x = at.operands[0];
+        let before = self.start.size().ok_or_else(|| NoGradient::new("its start must be known"))?;
+        let reached = before + (g.size(at.result, self.axis)? - 1) * self.step + 1;
+        let after = g.size(x, self.axis)? - reached;
+        let mut pads = vec![Padding::default(); g.ty(x).rank()];
+        pads[self.axis] = Padding { before, after, interior: self.step - 1 };
+        Ok(vec![Some(g.op(Op::Pad { pads, value: 0.0 }, &[at.gradient]))])
+    }
 }
 
 impl Operation for Reverse<'_> {
@@ -296,6 +328,10 @@ impl Operation for Reverse<'_> {
             }
             reference::tensor(&to.shape, out)
         })
+    }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(g.op(Op::Reverse(self.axes.to_vec()), &[at.gradient]))])
     }
 }
 
@@ -345,6 +381,16 @@ impl Operation for Pad<'_> {
             reference::tensor(&to.shape, out)
         })
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        let shape = g.shape(at.result);
+        let mut dx = at.gradient;
+        for (axis, p) in self.pads.iter().enumerate().filter(|(_, p)| **p != Padding::default()) {
+            let end = shape[axis].clone() - Dim::from(p.after);
+            dx = g.op(Op::Slice { axis, start: Dim::from(p.before), end, step: p.interior + 1 }, &[dx]);
+        }
+        Ok(vec![Some(dx)])
+    }
 }
 
 impl Operation for Broadcast<'_> {
@@ -385,6 +431,10 @@ impl Operation for Broadcast<'_> {
     fn eval(&self, operands: &[&Tensor], to: &Target) -> Result<Tensor, OpError> {
         walk(operands, to, reference::broadcast_strides(operands[0].shape(), &to.shape), 0)
     }
+
+    fn gradient(&self, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(g.sum_to(at.gradient, at.operands[0]))])
+    }
 }
 
 impl Operation for Relayout {
@@ -402,6 +452,10 @@ impl Operation for Relayout {
 
     fn eval(&self, operands: &[&Tensor], _: &Target) -> Result<Tensor, OpError> {
         Ok(operands[0].clone())
+    }
+
+    fn gradient(&self, _: &GradientBuilder, at: &At) -> Result<Gradients, NoGradient> {
+        Ok(vec![Some(at.gradient)])
     }
 }
 
