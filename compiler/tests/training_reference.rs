@@ -12,6 +12,7 @@ use nnc_compiler::build::{BuildOptions, Built, NoFiles, build};
 use nnc_compiler::graph::interpret::{Precision, step};
 use nnc_compiler::graph::verify::verify;
 use nnc_compiler::graph::{Bindings, Graph};
+use nnc_compiler::pass;
 use nnc_compiler::training::{Moment, StepGraph, StepOptions, build_evaluation, build_step};
 use nnc_dsl::SourceMap;
 use nnc_runtime::Tensor;
@@ -149,6 +150,9 @@ fn every_example_with_a_train_section_has_a_step() {
         sound(&step.graph, &name);
         sound(&build_evaluation(&built, &sizes(2)).unwrap_or_else(|e| panic!("{name}: {e}")), &name);
         assert!(!step.graph.updates.is_empty());
+        let (mut optimised, updates) = (step.graph.clone(), step.graph.updates.len());
+        pass::run_all(&mut optimised, &mut |_, _| {});
+        assert_eq!(optimised.updates.len(), updates);
         count += 1;
     }
     assert!(count >= 6, "{count} examples train");

@@ -16,7 +16,7 @@
 
 use std::collections::HashSet;
 
-use super::{Report, dead_code, label, prepared};
+use super::{Report, dead_code, is_settled, label, prepared};
 use crate::graph::op::{Binary, Literal, Unary};
 use crate::graph::{Dim, Graph, NodeId, Op, Shape, TensorType};
 
@@ -81,7 +81,7 @@ impl Folder<'_> {
 
     /// True for values that are known when weights are loaded.
     fn is_ready(&self, id: NodeId) -> bool {
-        matches!(self.graph.node(id).op, Op::Parameter(_) | Op::Constant(_)) || self.prepared.contains(&id)
+        is_settled(self.graph, id) || self.prepared.contains(&id)
     }
 
     /// Whether the weights before a normalisation can take it in; if not, why.

@@ -27,7 +27,7 @@ use crate::graph::verify::assert_valid;
 use crate::graph::{Graph, NodeId, Op};
 
 pub use dead_code::sweep;
-pub use phase::prepared;
+pub use phase::{is_settled, prepared};
 
 /// Something worth telling about a place in the source.
 #[derive(Clone, Debug, PartialEq)]

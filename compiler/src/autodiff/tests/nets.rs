@@ -158,3 +158,39 @@ fn residual_highway_and_recurrent_blocks() {
         }",
     );
 }
+
+/// PyTorch: `cross_entropy(x, y, label_smoothing=0.1)`.
+#[test]
+fn smoothed_labels() {
+    let text = "net one {
+        param logits: f32[2, 3] = zeros
+        input label: i32[2]
+        output y = logits
+        train { loss = cross_entropy(logits, label, smoothing = 0.1); optimizer = sgd(lr = 0.1) }
+    }";
+    let graph = program(text);
+    let mut feeds = feeds(&graph);
+    let data = vec![0.5, -1.0, 2.0, 1.5, 0.25, -0.75];
+    let logits = ndarray::ArrayD::from_shape_vec(ndarray::IxDyn(&[2, 3]), data).unwrap();
+    feeds.insert("logits".to_string(), nnc_runtime::Tensor::F64(logits));
+    feeds.insert("label".to_string(), ints(&[2], vec![1, 0]));
+    let loss = super::numbers(&super::run(&graph, &feeds)["loss"])[0];
+    assert!((loss - 1.769_325_286_365_524).abs() < 1e-12, "{loss}");
+    check(&graph, graph.outputs[0].node, &feeds);
+}
+
+/// A block of the standard library that is not in a net above is not checked.
+#[test]
+fn every_block_of_the_library_is_checked() {
+    let here = include_str!("nets.rs");
+    for module in nnc_dsl::stdlib::names() {
+        let source = nnc_dsl::stdlib::source(module).unwrap();
+        for line in source.lines().filter_map(|l| l.strip_prefix("block ")) {
+            let name = line.split('(').next().unwrap();
+            let used = |separator| here.contains(&format!("{name}{separator}"));
+            // Without a gradient by its nature.
+            let exempt = name == "accuracy";
+            assert!(exempt || used("(") || used("\"") || used(" "), "`{name}` of {module}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use crate::build::{BuildOptions, Built, NoFiles, build};
 use crate::graph::interpret::{Precision, step, trace};
 use crate::graph::verify::assert_valid;
 use crate::graph::{Bindings, print};
+use crate::pass;
 
 type Feeds = BTreeMap<String, Tensor>;
 
@@ -164,6 +165,60 @@ fn state_and_statistics_are_updated_once_each() {
     assert_eq!(names, expected);
     let outputs: Vec<&str> = graph.outputs.iter().map(|o| o.name.as_str()).take(2).collect();
     assert_eq!(outputs, ["loss", "error"]);
+}
+
+/// All layers that training writes out, in the layouts that the passes choose.
+const PICTURES: &str = "
+use std.vision
+net pictures {
+    input x: f32[N, 3, 8, 8]
+    output y = x -> conv(8, 3x3, pad = 1, bias = false) -> batchnorm -> relu -> maxpool(2x2)
+        -> conv(8, 3x3, pad = 1) -> lrn -> relu -> dropout(0.25) -> global_avgpool -> dense(5)
+    train {
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        metric top1 = accuracy(y, label)
+        optimizer = adamw()
+        regularizer = l2(1e-3)
+        clip = clip_norm(1.0)
+    }
+}
+";
+
+#[test]
+fn passes_keep_what_a_step_means() {
+    for text in [LAYERS, PICTURES] {
+        let graph = train(text, 4).unwrap();
+        let mut feeds = graph.scalars(Moment { learning_rate: 0.1, step: 2, seed: 3 });
+        for (k, id) in graph.graph.inputs().into_iter().chain(graph.graph.parameters()).enumerate() {
+            let node = graph.graph.node(id);
+            let shape = node.ty.sizes().unwrap();
+            let count = shape.iter().product::<usize>();
+            let value = match node.name.as_str() {
+                "label" => Tensor::I32(ndarray::arr1(&[0, 3, 4, 1]).into_dyn()),
+                name => {
+                    let lowest =
+                        if name.ends_with("running_var") || name.ends_with("_moment") { 0.1 } else { -0.5 };
+                    let data: Vec<f64> =
+                        (0..count).map(|i| lowest + ((i * 37 + k * 11) % 101) as f64 / 101.0).collect();
+                    doubles(&shape, &data)
+                }
+            };
+            feeds.entry(node.name.clone()).or_insert(value);
+        }
+        let before = step(&graph.graph, &feeds, Precision::Double).unwrap();
+        let mut after = graph.graph.clone();
+        pass::run_all(&mut after, &mut |_, _| {});
+        let after = step(&after, &feeds, Precision::Double).unwrap();
+        assert_eq!(before.parameters.len(), after.parameters.len());
+        for (a, b) in [(&before.outputs, &after.outputs), (&before.parameters, &after.parameters)] {
+            for (name, value) in a {
+                for (x, y) in numbers(value).iter().zip(numbers(&b[name])) {
+                    assert!((x - y).abs() <= 1e-7 * x.abs().max(1.0), "`{name}`: {x} and {y}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
