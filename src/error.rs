@@ -35,6 +35,8 @@ pub enum Error {
     Input(String),
     /// A program cannot be loaded or run here.
     Program(String),
+    /// Training cannot go on.
+    Training(String),
     /// The options ask for what cannot be.
     Options(String),
     /// A stage of the compiler refused what an earlier one made: a bug in nnc.
@@ -100,7 +102,11 @@ impl fmt::Display for Error {
             }
             Error::Io { action, path, error } => write!(f, "cannot {action} `{}`: {error}", path.display()),
             Error::Format { path, message } => write!(f, "`{}`: {message}", path.display()),
-            Error::Weights(m) | Error::Input(m) | Error::Program(m) | Error::Options(m) => f.write_str(m),
+            Error::Weights(m)
+            | Error::Input(m)
+            | Error::Program(m)
+            | Error::Training(m)
+            | Error::Options(m) => f.write_str(m),
             Error::Internal(m) => write!(f, "internal error, please report it: {m}"),
         }
     }

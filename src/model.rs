@@ -201,7 +201,8 @@ impl Network {
     }
 }
 
-fn initial_weights(parameters: &[Parameter], seed: u64) -> Result<Weights> {
+/// Fresh values for parameters, the same for the same seed.
+pub(crate) fn initial_weights(parameters: &[Parameter], seed: u64) -> Result<Weights> {
     let mut out = BTreeMap::new();
     for p in parameters {
         let tensor = init::initialize(p, seed).map_err(|e| Error::Weights(e.to_string()))?;

@@ -141,6 +141,16 @@ impl TensorView<'_> {
         with_view!(self, a => a.shape())
     }
 
+    /// The same, borrowed for as long as this view is.
+    pub fn reborrow(&self) -> TensorView<'_> {
+        match self {
+            TensorView::F32(a) => TensorView::F32(a.view()),
+            TensorView::F64(a) => TensorView::F64(a.view()),
+            TensorView::I32(a) => TensorView::I32(a.view()),
+            TensorView::Bool(a) => TensorView::Bool(a.view()),
+        }
+    }
+
     /// A copy.
     pub fn to_tensor(&self) -> Tensor {
         match self {

@@ -159,6 +159,11 @@ impl Folder {
         Ok(Some((path, checkpoint)))
     }
 
+    /// The path of the checkpoint of the last step.
+    pub fn last_path(&self) -> Result<Option<PathBuf>> {
+        Ok(self.list()?.pop().map(|(_, path)| path))
+    }
+
     /// All checkpoints by step.
     fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
         let fail = |e| Error::io("read", &self.path, e);

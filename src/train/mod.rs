@@ -1,8 +1,22 @@
 //! Training: what is around the compiled step.
+//!
+//! ```text
+//! Source ── Trainer::new ──▶ Trainer ── step, step, … ──▶ weights()
+//!                              │  ▲
+//!               checkpoint() / save()   restore() / load()
+//! ```
+//!
+//! [`Trainer`] is the step with its memory; [`fit`](fit::fit) is the loop around it: epochs of a data
+//! set in random order, evaluation, checkpoints, logs.
 
 pub mod checkpoint;
 pub mod confusion;
 pub mod curves;
+mod engine;
 pub mod events;
+pub mod fit;
 pub mod log;
 pub mod schedule;
+mod trainer;
+
+pub use trainer::{Evaluation, Measures, Trainer, TrainerOptions};

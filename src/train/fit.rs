@@ -1,0 +1,381 @@
+//! The loop around the step: epochs of a labelled data set, evaluation, checkpoints, logs, curves.
+//!
+//! Order, augmentation and dropout depend on seed, epoch and step alone, and a checkpoint holds all the
+//! rest: a run that is stopped (or killed) and resumed from its last checkpoint ends with the same bits
+//! as one that never was.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::checkpoint::Folder;
+use super::curves::{self, Panel, Series};
+use super::log::{self, Log};
+use super::trainer::{Evaluation, Measures, Trainer};
+use crate::Error;
+use crate::data::augment::{Augment, Normalize, Transform};
+use crate::data::batches::{Batches, Rest};
+use crate::data::dataset::{Dataset, check_labels, shuffled};
+use crate::data::file;
+use crate::error::Result;
+
+/// Where in [`FitOptions::out`] the checkpoints are.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The learning curves in [`FitOptions::out`].
+pub const CURVES: &str = "curves.svg";
+/// The confusion matrix in [`FitOptions::out`].
+pub const CONFUSION: &str = "confusion.txt";
+/// The parameters alone in [`FitOptions::out`].
+pub const WEIGHTS: &str = "weights.safetensors";
+
+/// How a network is fitted.
+#[derive(Clone, Debug)]
+pub struct FitOptions {
+    /// Passes over the data, those of the checkpoint that was restored included.
+    pub epochs: u64,
+    /// Random changes of the examples.
+    pub augment: Augment,
+    /// What is done to examples, in training and evaluation.
+    pub normalize: Option<Normalize>,
+    /// A folder for checkpoints, logs and drawings; none: nothing is written.
+    pub out: Option<PathBuf>,
+    /// So many checkpoints are kept.
+    pub kept: usize,
+    /// A checkpoint after so many steps, besides those after every epoch.
+    pub save_every: Option<u64>,
+}
+
+impl Default for FitOptions {
+    fn default() -> FitOptions {
+        let (augment, normalize) = (Augment::default(), None);
+        FitOptions { epochs: 1, augment, normalize, out: None, kept: 3, save_every: None }
+    }
+}
+
+/// Whether to go on after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Take the next step.
+    Continue,
+    /// Save a checkpoint and return.
+    Stop,
+}
+
+/// Somebody who watches.
+pub trait Watch {
+    /// After every step: where it is, what it measured, and the means of the epoch so far.
+    fn step(&mut self, _at: &Position, _mean: &Measures) -> Flow {
+        Flow::Continue
+    }
+
+    /// After every epoch.
+    fn epoch(&mut self, _report: &EpochReport) {}
+}
+
+/// Nobody watches.
+impl Watch for () {}
+
+/// Where in a run a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Epochs of the run.
+    pub epochs: u64,
+    /// Steps done in this epoch.
+    pub step: u64,
+    /// Steps in an epoch.
+    pub steps: u64,
+    /// Examples in a step.
+    pub batch: usize,
+}
+
+/// What an epoch came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochReport {
+    /// From 0.
+    pub epoch: u64,
+    /// Epochs of the run.
+    pub epochs: u64,
+    /// Means over the steps of the epoch (those of this run, where it was resumed).
+    pub training: Measures,
+    /// On held-out examples, if there are such.
+    pub evaluation: Option<Evaluation>,
+    /// Of the steps alone.
+    pub examples_per_second: f64,
+    /// Of steps and evaluation.
+    pub time: Duration,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// False if the watcher stopped it.
+    pub finished: bool,
+    /// The last evaluation.
+    pub evaluation: Option<Evaluation>,
+    /// The last checkpoint.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Trains until the trainer has done all epochs, from the step where it is. The trainer must have been
+/// made for as many examples as `training` has.
+pub fn fit(
+    trainer: &mut Trainer,
+    training: &Arc<dyn Dataset>,
+    test: Option<&Arc<dyn Dataset>>,
+    options: &FitOptions,
+    watch: &mut dyn Watch,
+) -> Result<Fitted> {
+    let (expected, found) = (trainer.settings().examples, training.len());
+    if expected != found {
+        return Err(Error::Input(format!("the trainer is made for {expected} examples, found {found}")));
+    }
+    if let Some(classes) = trainer.classes() {
+        for set in [Some(training), test].into_iter().flatten() {
+            check_labels(&**set, classes)?;
+        }
+    }
+    let mut run = Run::new(trainer, test, options)?;
+    let end = options.epochs.saturating_mul(run.trainer.steps_an_epoch());
+    while run.trainer.steps() < end {
+        if run.epoch(training, watch)? == Flow::Stop {
+            run.save()?;
+            return Ok(run.finish(false));
+        }
+    }
+    if run.evaluation.is_none() {
+        run.evaluate()?;
+    }
+    run.write_results()?;
+    Ok(run.finish(true))
+}
+
+struct Run<'a> {
+    trainer: &'a mut Trainer,
+    test: Option<&'a Arc<dyn Dataset>>,
+    options: &'a FitOptions,
+    folder: Option<Folder>,
+    log: Option<Log>,
+    evaluation: Option<Evaluation>,
+    checkpoint: Option<PathBuf>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        trainer: &'a mut Trainer,
+        test: Option<&'a Arc<dyn Dataset>>,
+        options: &'a FitOptions,
+    ) -> Result<Run<'a>> {
+        let (mut folder, mut log, mut checkpoint) = (None, None, None);
+        if let Some(out) = &options.out {
+            std::fs::create_dir_all(out).map_err(|e| Error::io("create", out, e))?;
+            let checkpoints = Folder::new(out.join(CHECKPOINTS), options.kept);
+            checkpoint = checkpoints.last_path()?;
+            folder = Some(checkpoints);
+            log = Some(Log::open(out, trainer.steps())?);
+        }
+        Ok(Run { trainer, test, options, folder, log, evaluation: None, checkpoint })
+    }
+
+    /// The rest of the epoch in which the trainer is.
+    fn epoch(&mut self, training: &Arc<dyn Dataset>, watch: &mut dyn Watch) -> Result<Flow> {
+        let start = Instant::now();
+        let (batch, steps) = (self.trainer.settings().batch, self.trainer.steps_an_epoch());
+        let seed = self.trainer.settings().seed;
+        let (epoch, done) = (self.trainer.steps() / steps, self.trainer.steps() % steps);
+        let order = shuffled(training.len(), seed, epoch).split_off(done as usize * batch);
+        let (augment, normalize) = (self.options.augment, self.options.normalize.clone());
+        let transform = Transform { augment, seed, epoch, normalize };
+        let mut mean = Mean::default();
+        for b in Batches::new(training.clone(), order, batch, Rest::Drop, transform)? {
+            let rate = self.trainer.learning_rate();
+            let measures = self.trainer.step_on(&b).map_err(|e| self.with_checkpoint(e))?;
+            self.log_step(epoch, rate, &measures)?;
+            mean.add(&measures);
+            let position =
+                Position { epoch, epochs: self.options.epochs, step: done + mean.count, steps, batch };
+            let flow = watch.step(&position, &mean.value());
+            if flow == Flow::Stop && position.step < steps {
+                return Ok(Flow::Stop);
+            }
+            if self.options.save_every.is_some_and(|n| n > 0 && self.trainer.steps().is_multiple_of(n)) {
+                self.save()?;
+            }
+            if flow == Flow::Stop {
+                self.end_of_epoch(epoch, start, &mean, batch, watch)?;
+                return Ok(Flow::Stop);
+            }
+        }
+        self.end_of_epoch(epoch, start, &mean, batch, watch)?;
+        Ok(Flow::Continue)
+    }
+
+    fn end_of_epoch(
+        &mut self,
+        epoch: u64,
+        start: Instant,
+        mean: &Mean,
+        batch: usize,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        let seconds = start.elapsed().as_secs_f64().max(1e-9);
+        self.evaluate()?;
+        self.save()?;
+        watch.epoch(&EpochReport {
+            epoch,
+            epochs: self.options.epochs,
+            training: mean.value(),
+            evaluation: self.evaluation.clone(),
+            examples_per_second: (mean.count * batch as u64) as f64 / seconds,
+            time: start.elapsed(),
+        });
+        Ok(())
+    }
+
+    fn log_step(&mut self, epoch: u64, rate: f64, measures: &Measures) -> Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let mut values = vec![("learning_rate", rate)];
+        values.extend(scalars(measures));
+        log.step(self.trainer.steps(), epoch, &values)
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        let Some(test) = self.test else { return Ok(()) };
+        let evaluation = self.trainer.evaluate(test, self.options.normalize.as_ref())?;
+        if let Some(log) = &mut self.log {
+            let epoch = self.trainer.steps().div_ceil(self.trainer.steps_an_epoch()).saturating_sub(1);
+            let mut values = scalars(&evaluation.measures);
+            if let Some(confusion) = &evaluation.confusion {
+                values.push(("accuracy", confusion.accuracy()));
+            }
+            log.evaluation(self.trainer.steps(), epoch, &values)?;
+        }
+        self.evaluation = Some(evaluation);
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if let Some(log) = &mut self.log {
+            log.flush()?;
+        }
+        if let Some(folder) = &self.folder {
+            self.checkpoint = Some(folder.save(&self.trainer.checkpoint()?)?);
+        }
+        Ok(())
+    }
+
+    /// Says of a step that failed where the last good checkpoint is.
+    fn with_checkpoint(&self, e: Error) -> Error {
+        let Error::Training(message) = e else { return e };
+        Error::Training(match &self.checkpoint {
+            Some(path) => format!("{message}; the last good checkpoint is `{}`", path.display()),
+            None => format!("{message}; there is no checkpoint yet"),
+        })
+    }
+
+    /// Curves, confusion matrix, weights.
+    fn write_results(&mut self) -> Result<()> {
+        let Some(out) = &self.options.out else { return Ok(()) };
+        if let Some(log) = &mut self.log {
+            log.flush()?;
+        }
+        let panels = panels(&out.join(log::FILE), self.trainer.steps_an_epoch())?;
+        let drawing = curves::svg(&self.trainer.settings().net, &panels)?;
+        file::write(out.join(CURVES), drawing.as_bytes())?;
+        if let Some(confusion) = self.evaluation.as_ref().and_then(|e| e.confusion.as_ref()) {
+            file::write(out.join(CONFUSION), confusion.to_string().as_bytes())?;
+        }
+        self.trainer.weights()?.save(out.join(WEIGHTS))
+    }
+
+    fn finish(self, finished: bool) -> Fitted {
+        Fitted { finished, evaluation: self.evaluation, checkpoint: self.checkpoint }
+    }
+}
+
+fn scalars(measures: &Measures) -> Vec<(&str, f64)> {
+    let metrics = measures.metrics.iter().map(|(name, v)| (name.as_str(), *v));
+    [("loss", measures.loss)].into_iter().chain(metrics).collect()
+}
+
+/// Means over steps.
+#[derive(Default)]
+struct Mean {
+    sum: Option<Measures>,
+    count: u64,
+}
+
+impl Mean {
+    fn add(&mut self, m: &Measures) {
+        self.count += 1;
+        match &mut self.sum {
+            None => self.sum = Some(m.clone()),
+            Some(sum) => {
+                sum.loss += m.loss;
+                sum.metrics.iter_mut().zip(&m.metrics).for_each(|(s, (_, v))| s.1 += v);
+            }
+        }
+    }
+
+    fn value(&self) -> Measures {
+        let n = self.count.max(1) as f64;
+        match &self.sum {
+            None => Measures { loss: f64::NAN, metrics: vec![] },
+            Some(s) => Measures {
+                loss: s.loss / n,
+                metrics: s.metrics.iter().map(|(name, v)| (name.clone(), v / n)).collect(),
+            },
+        }
+    }
+}
+
+/// The curves of a log: of each measure, means of training steps over a part of an epoch, and evaluations.
+fn panels(path: &std::path::Path, steps: u64) -> Result<Vec<Panel>> {
+    /// Points of a training curve in an epoch.
+    const POINTS: u64 = 10;
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let mut panels: Vec<Panel> = vec![];
+    let mut part: Vec<(String, f64, u64)> = vec![];
+    let every = steps.div_ceil(POINTS).max(1);
+    for line in text.lines() {
+        let Ok(serde_json::Value::Object(line)) = serde_json::from_str(line) else { continue };
+        let step = line.get("step").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let at = step as f64 / steps as f64;
+        if let Some(serde_json::Value::Object(values)) = line.get("evaluation") {
+            for (name, v) in values {
+                add_point(&mut panels, name, "test", (at, v.as_f64().unwrap_or(f64::NAN)));
+            }
+            continue;
+        }
+        let measured =
+            line.iter().filter(|(name, _)| !["step", "epoch", "learning_rate"].contains(&&***name));
+        for (name, v) in measured {
+            let v = v.as_f64().unwrap_or(f64::NAN);
+            match part.iter_mut().find(|(n, ..)| n == name) {
+                Some((_, sum, count)) => (*sum, *count) = (*sum + v, *count + 1),
+                None => part.push((name.clone(), v, 1)),
+            }
+        }
+        if step.is_multiple_of(every) {
+            for (name, sum, count) in part.drain(..) {
+                add_point(&mut panels, &name, "training", (at, sum / count as f64));
+            }
+        }
+    }
+    // The loss first.
+    panels.sort_by_key(|p| p.measure != "loss");
+    Ok(panels)
+}
+
+fn add_point(panels: &mut Vec<Panel>, measure: &str, series: &str, point: (f64, f64)) {
+    let at = panels.iter().position(|p| p.measure == measure).unwrap_or_else(|| {
+        panels.push(Panel { measure: measure.into(), series: vec![] });
+        panels.len() - 1
+    });
+    let all = &mut panels[at].series;
+    match all.iter_mut().find(|s| s.name == series) {
+        Some(s) => s.points.push(point),
+        None => all.push(Series { name: series.into(), points: vec![point] }),
+    }
+}
