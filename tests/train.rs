@@ -1,0 +1,197 @@
+//! Training by the library, on the reference device: small nets, whole runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nnc::data::augment::Augment;
+use nnc::data::dataset::Dataset;
+use nnc::data::pictures::Pictures;
+use nnc::train::checkpoint::{Checkpoint, Folder};
+use nnc::train::fit::{CHECKPOINTS, CONFUSION, CURVES, FitOptions, Flow, Position, WEIGHTS, Watch, fit};
+use nnc::train::{Measures, Trainer, TrainerOptions};
+use nnc::{Device, Options, Source, Weights};
+
+/// Which half of a picture of 4 by 4 is lighter; dropout, batch normalisation and momentum, so that
+/// there is state of every kind.
+const HALVES: &str = "
+use std.vision
+net halves {
+    input image: f32[N, 1, 4, 4]
+    output logits = image -> conv(3, 3x3, pad = 1) -> batchnorm -> relu -> flatten -> dropout(0.25) -> dense(2)
+    train {
+        input label: i32[N]
+        loss = cross_entropy(logits, label)
+        metric top1 = accuracy(logits, label)
+        optimizer = sgd(lr = 0.1, momentum = 0.9)
+        schedule = cosine(epochs = 4)
+        epochs = 4
+        batch = 8
+    }
+}
+";
+
+fn halves(n: usize, from: usize) -> Arc<dyn Dataset> {
+    let pixel = |i: usize, k: usize| {
+        let noise = ((i + from) * 7919 + k * 104_729) % 97;
+        let light = (k / 8 == i % 2) as usize * 120;
+        (noise + light) as u8
+    };
+    let pixels = (0..n).flat_map(|i| (0..16).map(move |k| pixel(i, k))).collect();
+    let labels = (0..n).map(|i| (i % 2) as i32).collect();
+    Arc::new(Pictures::new([1, 4, 4], pixels, labels, vec!["upper".into(), "lower".into()]).unwrap())
+}
+
+fn how() -> Options {
+    Options::new().device(Device::Reference)
+}
+
+fn trainer(text: &str, examples: usize) -> Trainer {
+    let source = Source::from_text("halves.nn", text).unwrap();
+    let options = TrainerOptions { seed: 5, examples, data: "halves".into(), ..TrainerOptions::default() };
+    Trainer::new(&source, &how(), &options).unwrap_or_else(|e| panic!("{}", e.render(false)))
+}
+
+fn options(out: Option<&Path>) -> FitOptions {
+    let augment = Augment { crop: 1, flip: true };
+    FitOptions { epochs: 4, augment, out: out.map(Path::to_path_buf), ..FitOptions::default() }
+}
+
+/// Stops after so many steps.
+struct After(u64);
+
+impl Watch for After {
+    fn step(&mut self, _: &Position, _: &Measures) -> Flow {
+        self.0 -= 1;
+        if self.0 == 0 { Flow::Stop } else { Flow::Continue }
+    }
+}
+
+#[test]
+fn a_net_learns_and_everything_is_written() {
+    let out = tempfile::tempdir().unwrap();
+    let (train, test) = (halves(84, 0), halves(21, 1000));
+    let mut trainer = trainer(HALVES, 84);
+    assert_eq!((trainer.epochs(), trainer.steps_an_epoch(), trainer.classes()), (Some(4), 10, Some(2)));
+    let fitted = fit(&mut trainer, &train, Some(&test), &options(Some(out.path())), &mut ()).unwrap();
+    assert!(fitted.finished);
+    let evaluation = fitted.evaluation.unwrap();
+    let confusion = evaluation.confusion.unwrap();
+    assert_eq!(confusion.total(), 21, "two whole batches and a rest");
+    assert!(confusion.accuracy() > 0.9, "{confusion}");
+    let (name, top1) = &evaluation.measures.metrics[0];
+    assert_eq!(name, "top1");
+    assert!((top1 - confusion.accuracy()).abs() < 1e-6, "the metric is the mean over all examples");
+    let lines = std::fs::read_to_string(out.path().join("log.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 40 + 4);
+    assert!(lines.starts_with("{\"step\":1,\"epoch\":0,\"learning_rate\":0.1,\"loss\":"), "{lines}");
+    assert!(std::fs::read_to_string(out.path().join(CURVES)).unwrap().contains("top1"));
+    assert!(std::fs::read_to_string(out.path().join(CONFUSION)).unwrap().contains("upper"));
+
+    // The weights are those of the inference program, as are the checkpoint's.
+    let weights = Weights::open(out.path().join(WEIGHTS)).unwrap();
+    let again = Weights::open(fitted.checkpoint.unwrap()).unwrap();
+    assert_eq!(weights.tensors(), again.tensors());
+    let source = Source::from_text("halves.nn", HALVES).unwrap();
+    let model = source.network(&how()).unwrap().load(&weights).unwrap();
+    let mut x = ndarray::Array4::<f32>::zeros((1, 1, 4, 4));
+    test.read(1, x.as_slice_mut().unwrap());
+    let scores = model.run(&[("image", (&x).into())]).unwrap();
+    let scores = scores["logits"].as_f32().unwrap();
+    assert!(scores[[0, 1]] > scores[[0, 0]], "{scores}");
+}
+
+/// Stopped in the middle of an epoch and resumed by another trainer; and the same straight through.
+#[test]
+fn resuming_is_bit_exact() {
+    let (straight, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let train = halves(84, 0);
+    let last = |out: &Path| Folder::new(out.join(CHECKPOINTS), 3).last().unwrap().unwrap();
+    fit(&mut trainer(HALVES, 84), &train, None, &options(Some(straight.path())), &mut ()).unwrap();
+
+    let out = options(Some(stopped.path()));
+    let first = fit(&mut trainer(HALVES, 84), &train, None, &out, &mut After(13)).unwrap();
+    assert!(!first.finished);
+    let (path, checkpoint) = last(stopped.path());
+    assert_eq!((Some(path), checkpoint.step), (first.checkpoint, 13));
+    // Killed later, without a word: what was logged since is dropped.
+    let log = stopped.path().join("log.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, format!("{text}{{\"step\":14,\"epoch\":1}}\n{{\"st")).unwrap();
+    let mut second = trainer(HALVES, 84);
+    second.restore(&checkpoint).unwrap();
+    assert!(fit(&mut second, &train, None, &out, &mut ()).unwrap().finished);
+
+    let (a, b) = (last(straight.path()).0, last(stopped.path()).0);
+    assert_eq!(a.file_name(), b.file_name());
+    assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap(), "the same bytes");
+    let read = |out: &Path| std::fs::read_to_string(out.join("log.jsonl")).unwrap();
+    assert_eq!(read(straight.path()), read(stopped.path()));
+}
+
+#[test]
+fn checkpoints_of_other_runs_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("a.safetensors");
+    let first = trainer(HALVES, 84);
+    first.save(&path).unwrap();
+    let mut same = trainer(HALVES, 84);
+    same.load(&path).unwrap();
+    let refusal = |text: &str, examples| {
+        let e = trainer(text, examples).load(&path).unwrap_err().to_string();
+        e.replace("\n", " ")
+    };
+    assert_eq!(refusal(HALVES, 85), "the checkpoint is of another run:   there are 85 examples, not 84");
+    let wider = refusal(&HALVES.replace("conv(3,", "conv(4,"), 84);
+    assert!(
+        wider.contains("parameter `conv1.weight`: expected f32[4, 1, 3, 3], found f32[3, 1, 3, 3]"),
+        "{wider}"
+    );
+    let adam = refusal(&HALVES.replace("sgd(lr = 0.1, momentum = 0.9)", "adam()"), 84);
+    assert!(adam.contains("parameter `adam."), "{adam}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let out = tempfile::tempdir().unwrap();
+    let train = halves(84, 0);
+    let text =
+        HALVES.replace("cross_entropy(logits, label)\n", "cross_entropy(logits * 1e30, label) * 1e30\n");
+    let mut trainer = trainer(&text, 84);
+    let e = fit(&mut trainer, &train, None, &options(Some(out.path())), &mut ()).unwrap_err().to_string();
+    assert!(e.starts_with("the loss became ") && e.ends_with("; there is no checkpoint yet"), "{e}");
+    assert!(trainer.checkpoint().is_err(), "nothing of it is kept");
+    assert!(Folder::new(out.path().join(CHECKPOINTS), 3).last().unwrap().is_none());
+}
+
+#[test]
+fn wrong_data_is_told_before_the_first_step() {
+    let complaint = |text: &str, set: Arc<dyn Dataset>| {
+        let mut t = trainer(text, set.len());
+        let e = fit(&mut t, &set, None, &options(None), &mut ()).unwrap_err().to_string();
+        assert_eq!(t.steps(), 0);
+        e
+    };
+    let three = Pictures::new([1, 4, 4], vec![0; 16 * 9], (0..9).map(|i| i % 3).collect(), vec![]).unwrap();
+    let e = complaint(HALVES, Arc::new(three));
+    assert!(e.contains("label 2 of example 2") && e.contains("the net has 2 classes"), "{e}");
+    let wide = Pictures::new([1, 2, 4], vec![0; 8 * 9], vec![0; 9], vec![]).unwrap();
+    let e = complaint(HALVES, Arc::new(wide));
+    assert_eq!(e, "input `image: f32[8, 1, 4, 4]`: the data set gives f32[8, 1, 2, 4] and i32[8]");
+    let source = Source::from_text("halves.nn", HALVES).unwrap();
+    let few = TrainerOptions { examples: 7, ..TrainerOptions::default() };
+    let e = Trainer::new(&source, &how(), &few).unwrap_err().to_string();
+    assert_eq!(e, "7 examples are too few for a batch of 8");
+    let source = Source::from_text("a.nn", "net a {\n    input x: f32[N, 2]\n    output y = x\n}\n").unwrap();
+    let e = Trainer::new(&source, &how(), &TrainerOptions::default()).unwrap_err().render(false);
+    assert!(e.contains("the net has no `train` section"), "{e}");
+}
+
+#[test]
+fn a_checkpoint_reads_back() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("a.safetensors");
+    trainer(HALVES, 84).save(&path).unwrap();
+    let c = Checkpoint::open(&path).unwrap();
+    assert!(c.optimizer_state.iter().all(|n| n.contains("momentum")), "{:?}", c.optimizer_state);
+    assert_eq!(c.optimizer_state.len(), 6, "{:?}", c.optimizer_state);
+}
