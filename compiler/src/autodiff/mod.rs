@@ -69,18 +69,16 @@ impl From<OpError> for NoGradient {
 
 /// A node that no gradient can be sent through.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{op}{}: {reason}", if name.is_empty() { String::new() } else { format!(" `{name}`") })]
+#[error("{message}")]
 pub struct NotDifferentiable {
     /// The node.
     pub node: NodeId,
-    /// Its operation.
-    pub op: &'static str,
-    /// Its name.
-    pub name: String,
+    /// Starts lowercase, names the operation.
+    pub message: String,
+    /// What is to be said at its place.
+    pub label: &'static str,
     /// Where it was written.
     pub span: Option<Span>,
-    /// Why.
-    pub reason: String,
     /// What to do, where that is obvious.
     pub help: Option<String>,
 }
@@ -89,22 +87,36 @@ impl NotDifferentiable {
     /// About that node.
     pub fn new(graph: &Graph, id: NodeId, why: NoGradient) -> NotDifferentiable {
         let node = graph.node(id);
+        let layer = if node.name.is_empty() { String::new() } else { format!("`{}`: ", node.name) };
         NotDifferentiable {
             node: id,
-            op: node.op.name(),
-            name: node.name.clone(),
+            message: format!("{layer}`{}` has no gradient: {}", node.op.name(), why.reason),
+            label: "the loss depends on parameters through this",
             span: node.spans.first().copied(),
-            reason: why.reason,
             help: why.help,
         }
     }
 
+    /// About a loss that no gradient leads from to any of the values.
+    fn unreached(graph: &Graph, loss: NodeId, active: &HashSet<NodeId>) -> NotDifferentiable {
+        let (message, node, label) = match where_it_ends(graph, loss, active) {
+            Some(end) => {
+                let op = graph.node(end).op.name();
+                let message =
+                    format!("the loss depends on parameters through `{op}` alone, which has no gradient");
+                (message, end, "its result does not change with small changes of the parameters")
+            }
+            None => ("the loss depends on no parameter".to_string(), loss, "nothing here can be trained"),
+        };
+        let span = graph.node(node).spans.first().copied();
+        NotDifferentiable { node, message, label, span, help: None }
+    }
+
     /// For the author of the program.
     pub fn diagnostic(&self) -> Diagnostic {
-        let title = format!("`{}` has no gradient: {}", self.op, self.reason);
         let mut d = match self.span {
-            Some(span) => Diagnostic::error(title, span, "the loss depends on parameters through this"),
-            None => Diagnostic::global(title),
+            Some(span) => Diagnostic::error(&self.message, span, self.label),
+            None => Diagnostic::global(&self.message),
         };
         d.help = self.help.clone();
         d
@@ -146,8 +158,7 @@ pub fn gradients(
         }
     }
     if !wanted.iter().any(|w| found.contains_key(w)) {
-        let why = NoGradient::new("the loss depends on no parameter through operations with a gradient");
-        return Err(NotDifferentiable::new(graph, where_it_ends(graph, loss, &active), why));
+        return Err(NotDifferentiable::unreached(graph, loss, &active));
     }
     Ok(wanted.iter().map(|w| found.get(w).copied()).collect())
 }
@@ -165,7 +176,7 @@ fn dependent(graph: &Graph, order: &[NodeId], wanted: &[NodeId]) -> HashSet<Node
 }
 
 /// The node before the loss whose value is no float although parameters lead to it, if there is one.
-fn where_it_ends(graph: &Graph, loss: NodeId, active: &HashSet<NodeId>) -> NodeId {
+fn where_it_ends(graph: &Graph, loss: NodeId, active: &HashSet<NodeId>) -> Option<NodeId> {
     let (mut seen, mut work) = (HashSet::new(), vec![loss]);
     while let Some(id) = work.pop() {
         if !active.contains(&id) || !seen.insert(id) {
@@ -174,9 +185,9 @@ fn where_it_ends(graph: &Graph, loss: NodeId, active: &HashSet<NodeId>) -> NodeI
         let is_float = |n: &NodeId| graph.node(*n).ty.dtype.is_float();
         let operands = graph.operands(id);
         if !is_float(&id) && operands.iter().any(|o| active.contains(o) && is_float(o)) {
-            return id;
+            return Some(id);
         }
         work.extend(operands);
     }
-    loss
+    None
 }

@@ -58,6 +58,8 @@ pub struct StepGraph {
     pub metrics: Vec<String>,
     /// Inputs that are no data, by name.
     pub scalars: Vec<(String, ScalarKind)>,
+    /// Trainable parameters that the loss does not depend on, by name: they keep their values.
+    pub untrained: Vec<String>,
 }
 
 /// The training step of a net that was built with `training`.
@@ -79,8 +81,14 @@ pub fn build_step(built: &Built, options: &StepOptions) -> Result<StepGraph, Tra
     };
     graph.outputs[0].node = loss;
     let found = gradients(&mut graph, loss, &parameters)?;
-    let mut pairs: Vec<(NodeId, NodeId)> =
-        parameters.into_iter().zip(found).filter_map(|(p, gradient)| Some((p, gradient?))).collect();
+    let mut untrained = vec![];
+    let mut pairs: Vec<(NodeId, NodeId)> = vec![];
+    for (p, gradient) in parameters.into_iter().zip(found) {
+        match gradient {
+            Some(gradient) => pairs.push((p, gradient)),
+            None => untrained.push(graph.node(p).name.clone()),
+        }
+    }
     if options.gradients {
         for &(p, node) in &pairs {
             let name = format!("{}.grad", graph.node(p).name);
@@ -97,7 +105,7 @@ pub fn build_step(built: &Built, options: &StepOptions) -> Result<StepGraph, Tra
         graph.updates.push(Update { parameter, value });
     }
     pass::sweep(&mut graph);
-    Ok(StepGraph { graph, metrics, scalars: scalars.finish() })
+    Ok(StepGraph { graph, metrics, scalars: scalars.finish(), untrained })
 }
 
 /// The graph that measures a trained net: dropout and batch normalisation as in inference, loss and

@@ -257,7 +257,25 @@ fn what_a_step_refuses() {
     let e = train(&taken, 4).unwrap_err();
     assert_eq!(e.to_string(), "the input `step` has a name that the training step needs");
     let e = train(LAYERS, 1).unwrap_err();
-    assert_eq!(e.to_string(), "batch_norm `bn1`: in training it needs more than one value a channel");
+    assert_eq!(
+        e.to_string(),
+        "`bn1`: `batch_norm` has no gradient: in training it needs more than one value a channel"
+    );
+}
+
+#[test]
+fn parameters_that_the_loss_does_not_see_stay_and_are_named() {
+    let text = "
+net two {
+    input x: f32[N, 4]
+    output y = x -> dense(3)
+    output other = x -> dense(2)
+    train { loss = mean(y); optimizer = sgd(lr = 0.1) }
+}
+";
+    let step = train(text, 2).unwrap();
+    assert_eq!(step.untrained, ["dense2.weight", "dense2.bias"]);
+    assert_eq!(step.graph.updates.len(), 2);
 }
 
 #[test]
