@@ -255,6 +255,9 @@ pub enum BinOp {
     /// On bool and i32.
     And,
     Or,
+    Xor,
+    /// Upper half of the product of two i32 taken as unsigned.
+    MulHigh,
     /// On i32; the amount counts modulo 32.
     Shl,
     /// Arithmetic, on i32; likewise.

@@ -299,6 +299,8 @@ pub fn binary_name(op: BinOp) -> &'static str {
         BinOp::Le => "<=",
         BinOp::And => "&",
         BinOp::Or => "|",
+        BinOp::Xor => "^",
+        BinOp::MulHigh => "mul_high",
         BinOp::Shl => "<<",
         BinOp::Shr => ">>",
         BinOp::Pow => "pow",
@@ -309,12 +311,13 @@ pub fn binary_name(op: BinOp) -> &'static str {
 fn infix(op: BinOp) -> Option<u8> {
     match op {
         BinOp::Or => Some(1),
-        BinOp::And => Some(2),
-        BinOp::Eq | BinOp::Ne | BinOp::Lt | BinOp::Le => Some(3),
-        BinOp::Shl | BinOp::Shr => Some(4),
-        BinOp::Add | BinOp::Sub => Some(5),
-        BinOp::Mul | BinOp::Div => Some(6),
-        BinOp::Max | BinOp::Min | BinOp::Pow => None,
+        BinOp::Xor => Some(2),
+        BinOp::And => Some(3),
+        BinOp::Eq | BinOp::Ne | BinOp::Lt | BinOp::Le => Some(4),
+        BinOp::Shl | BinOp::Shr => Some(5),
+        BinOp::Add | BinOp::Sub => Some(6),
+        BinOp::Mul | BinOp::Div => Some(7),
+        BinOp::Max | BinOp::Min | BinOp::MulHigh | BinOp::Pow => None,
     }
 }
 

@@ -172,6 +172,11 @@ impl<'a> Builder<'a> {
         self.push(Stmt::If { guards, body });
     }
 
+    /// True if a guard would hold for some lanes of the statements being made and not for others.
+    pub fn tells_lanes_apart(&self, guards: &[Guard]) -> bool {
+        self.lanes.as_ref().is_some_and(|l| guards.iter().any(|g| g.0.mentions(l.var)))
+    }
+
     /// `value()` where the guards hold, else `otherwise`.
     pub fn guarded(
         &mut self,

@@ -22,16 +22,23 @@ impl Builder<'_> {
         match &node.op {
             Op::Conv2d(c) => self.conv2d_element(c, operands, index),
             Op::ConvTranspose2d(c) => self.conv_transpose2d_element(c, operands, index),
+            Op::Conv2dInputGrad(g) => self.conv2d_input_grad_element(g, operands, index),
+            Op::Conv2dWeightGrad(g) => self.conv2d_weight_grad_element(g, operands, index),
             Op::MatMul => self.matmul_element(operands, index),
             Op::Linear => self.linear_element(operands, index),
             Op::MaxPool2d(p) => self.max_pool_element(&p.window, operands[0], index),
             Op::AvgPool2d(p) => self.avg_pool_element(p, operands[0], index),
             Op::AdaptiveMaxPool2d(_) => self.adaptive_pool_element(node, operands[0], index, true),
             Op::AdaptiveAvgPool2d(_) => self.adaptive_pool_element(node, operands[0], index, false),
+            Op::MaxPool2dGrad(_)
+            | Op::AvgPool2dGrad(_)
+            | Op::AdaptiveMaxPool2dGrad
+            | Op::AdaptiveAvgPool2dGrad(_) => self.pool_grad_element(node, operands, index),
             Op::LocalResponseNorm(l) => self.lrn_element(l, operands[0], index),
             Op::Reduce { kind, axes, keep } => self.reduce_element(*kind, axes, *keep, operands[0], index),
             Op::ArgMax { axis, keep } => self.arg_max_element(*axis, *keep, operands[0], index),
             Op::Gather(axis) => self.gather_element(*axis, operands, index),
+            Op::GatherGrad { axis, .. } => self.gather_grad_element(node, *axis, operands, index),
             // Not reachable: the driver gives these kernels of their own, or refuses them.
             _ => {
                 self.failed = true;
@@ -214,6 +221,32 @@ impl Builder<'_> {
                 Expr::Const(DType::F32, 0.0)
             }
         }
+    }
+
+    /// Sums `dy` over the indices that stand for the element's row.
+    fn gather_grad_element(
+        &mut self,
+        node: &Node,
+        axis: usize,
+        operands: &[NodeId],
+        index: &[Index],
+    ) -> Expr {
+        let (dy, indices) = (operands[0], operands[1]);
+        let (rows, shape) = (sizes(node)[axis], self.shape_of(indices));
+        let sum = self.cell("sum", DType::F32);
+        self.assign(&sum, f32(0.0));
+        let all: Vec<usize> = (0..shape.len()).collect();
+        self.over_axes(&shape, &all, vec![Index::default(); shape.len()], &mut |b, at| {
+            let row = b.value(indices, at);
+            let last = Expr::Const(DType::I32, rows as f64 - 1.0);
+            let row = max(min(row, last), Expr::Const(DType::I32, 0.0));
+            let here = Expr::Index(index[axis].clone());
+            let hit = Expr::Binary(BinOp::Eq, Box::new(row), Box::new(here));
+            let d = b.value(dy, &[&index[..axis], at, &index[axis + 1..]].concat());
+            let d = Expr::Select(Box::new(hit), Box::new(d), Box::new(f32(0.0)));
+            b.assign(&sum, add(sum.get(), d));
+        });
+        sum.get()
     }
 }
 

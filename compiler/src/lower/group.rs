@@ -8,6 +8,7 @@ use super::builder::{Operand, Scope};
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, is_movement, sizes};
 use super::linear::Linear;
+use super::random::Random;
 use super::softmax::Softmax;
 use super::values::one_pixel;
 use super::{LowerError, Lowering, label};
@@ -73,7 +74,10 @@ impl<'a> Lowering<'a> {
                 let fast = Linear { name, anchor, result, out, lanes }.kernel(scope);
                 fast.or_else(|| self.generic(scope, name, nodes, out))
             }
-            Op::Concat(_) => None,
+            Op::Philox(ref draw) if nodes.len() == 1 => {
+                Random { name, draw, node: anchor, out }.kernel(scope)
+            }
+            Op::Concat(_) | Op::Philox(_) => None,
             Op::Gather(_) => {
                 let table = self.graph.operands(anchor)[0];
                 let reachable =
@@ -193,6 +197,8 @@ impl<'a> Lowering<'a> {
         match &node.op {
             Op::Conv2d(_) => 2 * elements * product(operand(1)[1..].to_vec()),
             Op::ConvTranspose2d(_) => 2 * product(operand(0)) * product(operand(1)[1..].to_vec()),
+            Op::Conv2dInputGrad(_) => 2 * product(operand(0)) * product(operand(1)[1..].to_vec()),
+            Op::Conv2dWeightGrad(_) => 2 * product(operand(1)) * product(sizes(node)[1..].to_vec()),
             Op::Linear => 2 * elements * operand(1)[1] as u64,
             Op::MatMul => 2 * elements * operand(0).last().copied().unwrap_or(1) as u64,
             Op::MaxPool2d(p) => elements * (p.window.kernel[0] * p.window.kernel[1]) as u64,

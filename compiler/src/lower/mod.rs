@@ -20,6 +20,8 @@ mod generic;
 mod group;
 mod linear;
 mod pool;
+mod pool_grad;
+mod random;
 mod softmax;
 mod values;
 
@@ -148,10 +150,6 @@ impl<'a> Lowering<'a> {
                 Op::Input => false,
                 Op::Random(_) => {
                     return Err(LowerError::Unsupported { name, what: "drawing random numbers".into() });
-                }
-                op if !has_kernels(op) => {
-                    let what = format!("`{}`", op.name());
-                    return Err(LowerError::Unsupported { name, what });
                 }
                 Op::BatchNorm(b) if b.training => {
                     let what = "batch normalisation with the batch's own statistics".into();
@@ -298,21 +296,6 @@ impl<'a> Lowering<'a> {
         self.module.launches.append(&mut self.run);
         self.module
     }
-}
-
-/// False for the operations of training, which have none yet.
-fn has_kernels(op: &Op) -> bool {
-    !matches!(
-        op,
-        Op::Philox(_)
-            | Op::Conv2dInputGrad(_)
-            | Op::Conv2dWeightGrad(_)
-            | Op::MaxPool2dGrad(_)
-            | Op::AvgPool2dGrad(_)
-            | Op::AdaptiveMaxPool2dGrad
-            | Op::AdaptiveAvgPool2dGrad(_)
-            | Op::GatherGrad { .. }
-    )
 }
 
 /// What a node is called in messages.

@@ -2,5 +2,6 @@
 
 mod attributes;
 mod golden;
+mod gradients;
 mod operations;
 mod support;

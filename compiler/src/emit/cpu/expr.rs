@@ -355,6 +355,8 @@ impl<'k> Emitter<'k, '_> {
             (BinOp::Min, false) => self.b.ins().smin(x, y),
             (BinOp::And, _) => self.b.ins().band(x, y),
             (BinOp::Or, _) => self.b.ins().bor(x, y),
+            (BinOp::Xor, _) => self.b.ins().bxor(x, y),
+            (BinOp::MulHigh, _) => return self.lane_by_lane(a, b, Self::multiply_high),
             (BinOp::Div, false) => return self.lane_by_lane(a, b, Self::divide_integers),
             (BinOp::Shl, _) => return self.lane_by_lane(a, b, |e, x, y| e.b.ins().ishl(x, y)),
             (BinOp::Shr, _) => return self.lane_by_lane(a, b, |e, x, y| e.b.ins().sshr(x, y)),
@@ -389,6 +391,14 @@ impl<'k> Emitter<'k, '_> {
             result = self.b.ins().insertlane(result, z, lane);
         }
         Operand { value: result, ..a }
+    }
+
+    /// The upper half of the product of unsigned numbers.
+    fn multiply_high(&mut self, x: Value, y: Value) -> Value {
+        let [x, y] = [x, y].map(|v| self.b.ins().uextend(types::I64, v));
+        let product = self.b.ins().imul(x, y);
+        let high = self.b.ins().ushr_imm_u(product, 32);
+        self.b.ins().ireduce(types::I32, high)
     }
 
     /// Truncating division that does not trap: by zero is zero, the smallest by -1 wraps.

@@ -84,6 +84,8 @@ pub fn binary(op: BinOp, dtype: DType) -> (Binary, DType) {
         BinOp::Le => |a, b| (i(a) <= i(b)) as u32,
         BinOp::And => |a, b| a & b,
         BinOp::Or => |a, b| a | b,
+        BinOp::Xor => |a, b| a ^ b,
+        BinOp::MulHigh => |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32,
         BinOp::Shl => u32::wrapping_shl,
         BinOp::Shr => |a, b| i(a).wrapping_shr(b) as u32,
         // Expanded before: see `math`.

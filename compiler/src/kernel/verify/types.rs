@@ -102,8 +102,8 @@ fn binary(op: BinOp) -> (&'static [DType], Option<DType>) {
         BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::Div | BinOp::Max | BinOp::Min => (NUMBERS, None),
         BinOp::Eq | BinOp::Ne => (&[DType::F32, DType::I32, DType::Bool], Some(DType::Bool)),
         BinOp::Lt | BinOp::Le => (NUMBERS, Some(DType::Bool)),
-        BinOp::And | BinOp::Or => (&[DType::Bool, DType::I32], None),
-        BinOp::Shl | BinOp::Shr => (&[DType::I32], None),
+        BinOp::And | BinOp::Or | BinOp::Xor => (&[DType::Bool, DType::I32], None),
+        BinOp::MulHigh | BinOp::Shl | BinOp::Shr => (&[DType::I32], None),
         BinOp::Pow => (&[DType::F32], None),
     }
 }

@@ -223,7 +223,7 @@ impl Maker<'_> {
                 use BinOp::*;
                 let op = match dtype {
                     F32 => self.choose.of(&[Add, Sub, Mul, Div, Max, Min, Pow]),
-                    _ => self.choose.of(&[Add, Sub, Mul, Div, Max, Min, And, Or, Shl, Shr]),
+                    _ => self.choose.of(&[Add, Sub, Mul, Div, Max, Min, And, Or, Xor, MulHigh, Shl, Shr]),
                 };
                 binary(op, self.expr(dtype, depth - 1), self.expr(dtype, depth - 1))
             }
