@@ -108,7 +108,8 @@ impl<'a> Lowering<'a> {
             for (&id, operand) in operands.iter_mut() {
                 let shape = sizes(self.graph.node(id));
                 let along = shape.iter().filter(|&&n| n != 1).eq([&channels]);
-                if id == weight || !along || !self.prepared.contains(&id) || channels == 1 {
+                let small = shape.iter().product::<usize>() == channels;
+                if id == weight || !along || !(small || self.prepared.contains(&id)) || channels == 1 {
                     continue;
                 }
                 let axis = shape.iter().position(|&n| n == channels).unwrap_or_default();

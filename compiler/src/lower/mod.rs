@@ -23,6 +23,7 @@ mod pool;
 mod pool_grad;
 mod random;
 mod softmax;
+mod update;
 mod values;
 
 use std::collections::{HashMap, HashSet};
@@ -33,9 +34,11 @@ use nnc_runtime::DType;
 use nnc_runtime::program::{Parameter, Phase, Port};
 
 use self::access::Place;
+use self::values::Moment;
 use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Launch, Module};
 use crate::kernel::{Buffer, Kernel, VarDecl};
+use crate::pass::is_settled;
 use crate::target::CpuTarget;
 
 /// Why a graph cannot be lowered.
@@ -85,16 +88,17 @@ pub fn lower(graph: &Graph, target: &CpuTarget, sources: Option<&SourceMap>) -> 
     lowering.find_groups();
     lowering.find_roots();
     lowering.declare();
-    for id in graph.topological() {
-        match lowering.grouped.get(&id).cloned() {
-            Some(nodes) if nodes.last() == Some(&id) => lowering.group(&nodes)?,
-            Some(_) => {}
-            None if graph.node(id).op.is_source() => {}
-            None if lowering.is_alias(id) => lowering.alias(id)?,
-            None => lowering.group(&[id])?,
+    let units = lowering.units();
+    lowering.outputs(Moment::Start)?;
+    let saved = lowering.save_old_values()?;
+    for unit in units.ordered() {
+        match units.nodes[unit][..] {
+            [id] if lowering.is_alias(id) => lowering.alias(id)?,
+            ref nodes => lowering.group(nodes)?,
         }
     }
-    lowering.outputs()?;
+    lowering.outputs(Moment::End)?;
+    lowering.updates(&saved)?;
     Ok(lowering.finish())
 }
 
@@ -114,6 +118,8 @@ struct Lowering<'a> {
     roots: HashMap<NodeId, NodeId>,
     /// Nodes whose values are the outputs' memory, by output.
     output_of: HashMap<NodeId, usize>,
+    /// Nodes whose values are written over a parameter's old one, and that parameter.
+    in_place: HashMap<NodeId, NodeId>,
     /// Kernels by what can be hashed of them.
     kernels: HashMap<KernelKey, Vec<usize>>,
     /// Repacked values, by what they are made of, how, and their shape.
@@ -130,10 +136,6 @@ impl<'a> Lowering<'a> {
         target: &'a CpuTarget,
         sources: Option<&'a SourceMap>,
     ) -> Result<Lowering<'a>, LowerError> {
-        if let Some(u) = graph.updates.first() {
-            let name = label(graph, u.parameter);
-            return Err(LowerError::Unsupported { name, what: "updating a parameter".into() });
-        }
         let mut prepared = HashSet::new();
         for id in graph.topological() {
             let node = graph.node(id);
@@ -146,8 +148,7 @@ impl<'a> Lowering<'a> {
                 return Err(LowerError::Type { name, dtype: node.ty.dtype });
             }
             let ready = match &node.op {
-                Op::Parameter(_) | Op::Constant(_) => true,
-                Op::Input => false,
+                Op::Parameter(_) | Op::Constant(_) | Op::Input => is_settled(graph, id),
                 Op::Random(_) => {
                     return Err(LowerError::Unsupported { name, what: "drawing random numbers".into() });
                 }
@@ -172,6 +173,7 @@ impl<'a> Lowering<'a> {
             grouped: HashMap::new(),
             roots: HashMap::new(),
             output_of: HashMap::new(),
+            in_place: HashMap::new(),
             kernels: HashMap::new(),
             packed: HashMap::new(),
             run: vec![],

@@ -13,6 +13,13 @@ use crate::graph::op::Literal;
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::{Role, Value, ValueId};
 
+/// When outputs are copied: those that are old values of updated parameters at the run's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    Start,
+    End,
+}
+
 impl Lowering<'_> {
     /// Finds, for every node, the node whose memory its value is in.
     pub(super) fn find_roots(&mut self) {
@@ -77,6 +84,9 @@ impl Lowering<'_> {
 
     /// Where a node's value is; made on first use.
     pub(super) fn place(&mut self, id: NodeId) -> Result<Place, LowerError> {
+        if !self.places.contains_key(&id) && self.is_alias(id) {
+            self.alias(id)?;
+        }
         if let Some(place) = self.places.get(&id) {
             return Ok(place.clone());
         }
@@ -100,6 +110,10 @@ impl Lowering<'_> {
                     what: "its place cuts through a block of channels".into(),
                 })?
             }
+            None if self.in_place.contains_key(&id) => {
+                let old = self.place(self.in_place[&id])?;
+                Place::dense(old.value, node.ty.dtype, &shape, layout)
+            }
             None => {
                 let role = self.role(id);
                 let dtype = node.ty.dtype;
@@ -122,6 +136,7 @@ impl Lowering<'_> {
         let position = |ids: Vec<NodeId>| ids.iter().position(|&n| n == id).unwrap_or_default();
         match &self.graph.node(id).op {
             Op::Input => Role::Input(position(self.graph.inputs())),
+            Op::Parameter(_) if self.graph.is_updated(id) => Role::State(position(self.graph.parameters())),
             Op::Parameter(_) => Role::Parameter(position(self.graph.parameters())),
             Op::Constant(literal) => {
                 let node = self.graph.node(id);
@@ -144,9 +159,12 @@ impl Lowering<'_> {
     }
 
     /// Adds the copies to outputs that are not computed where they belong.
-    pub(super) fn outputs(&mut self) -> Result<(), LowerError> {
+    pub(super) fn outputs(&mut self, when: Moment) -> Result<(), LowerError> {
         for i in 0..self.graph.outputs.len() {
             let id = self.graph.outputs[i].node;
+            if self.is_state(id) != (when == Moment::Start) {
+                continue;
+            }
             let from = self.place(id)?;
             if self.module.values[from.value.0 as usize].role == Role::Output(i) {
                 continue;

@@ -5,3 +5,4 @@ mod golden;
 mod gradients;
 mod operations;
 mod support;
+mod updates;
