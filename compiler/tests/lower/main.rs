@@ -2,6 +2,7 @@
 
 mod attributes;
 mod golden;
+mod gradient_rules;
 mod gradients;
 mod operations;
 mod support;
