@@ -5,5 +5,6 @@ mod golden;
 mod gradient_rules;
 mod gradients;
 mod operations;
+mod steps;
 mod support;
 mod updates;
