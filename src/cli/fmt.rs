@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Outcome {
     for file in &args.files {
         match format(file, args.check) {
             Ok(ok) => failed |= !ok,
-            Err(Failure::Reported) => failed = true,
+            Err(Failure::Reported | Failure::Interrupted) => failed = true,
             Err(Failure::Error(e)) => {
                 terminal::error_line(&e.render(terminal::color()));
                 failed = true;

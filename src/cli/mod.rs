@@ -1,7 +1,7 @@
 //! The command line: what it takes, and which file does the work.
 //!
 //! Exit codes: 0 done; 1 failed (a wrong program, wrong data, a file that cannot be written); 2
-//! the command line itself is wrong (clap); 101 a bug in nnc.
+//! the command line itself is wrong (clap); 101 a bug in nnc; 130 stopped by Ctrl-C (training, saved).
 
 mod args;
 mod bench;
@@ -16,6 +16,7 @@ mod progress;
 mod run;
 mod summary;
 pub mod terminal;
+mod train;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ Examples:
   nnc check net.nn                        is the program right?
   nnc summary examples/vgg.nn             layers, shapes, parameters, operations
   nnc compile examples/vgg.nn -o vgg.nncp compile it into one file
+  nnc train examples/lenet.nn --data mnist:mnist/
+                                          teach it
   nnc run examples/mobilenet_v2.nn --weights examples/weights/mobilenet_v2_imagenet.safetensors \\
           --input image=examples/images/coffee.png --labels examples/images/imagenet_labels.txt
                                           what is in this picture?
@@ -58,14 +61,20 @@ enum Command {
     Run(run::Args),
     Eval(eval::Args),
     Bench(bench::Args),
+    Train(train::Args),
 }
 
-/// Why a subcommand ends with exit code 1.
+/// The exit code of a run that was stopped by Ctrl-C: 128 and the signal's number, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Why a subcommand does not end with exit code 0.
 pub enum Failure {
     /// Something to be said.
     Error(nnc::Error),
     /// Everything is said already.
     Reported,
+    /// Stopped by Ctrl-C, with everything saved and said.
+    Interrupted,
 }
 
 /// What a subcommand returns.
@@ -89,10 +98,12 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Train(args) => train::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Reported) => ExitCode::FAILURE,
+        Err(Failure::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(Failure::Error(e)) => {
             terminal::error_line(&e.render(terminal::color()));
             ExitCode::FAILURE

@@ -19,12 +19,7 @@ const NAMES: &str = "batches.meta.txt";
 
 /// Reads the training files that are there, in their order, or the test file.
 pub fn open(folder: &Path, part: Part) -> Result<Pictures> {
-    let inner = folder.join(ARCHIVE_FOLDER);
-    let folder = if inner.is_dir() { inner } else { folder.to_path_buf() };
-    let names: Vec<String> = match part {
-        Part::Train => (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
-        Part::Test => vec!["test_batch.bin".into()],
-    };
+    let (folder, names) = (inside(folder), names(part));
     let files: Vec<PathBuf> = names.iter().map(|n| folder.join(n)).filter(|p| p.is_file()).collect();
     if files.is_empty() {
         let message = format!("expected CIFAR-10's binary files (`{}`) in this folder", names[0]);
@@ -36,6 +31,25 @@ pub fn open(folder: &Path, part: Part) -> Result<Pictures> {
         parse(&bytes, &mut labels, &mut pixels).map_err(|e| Error::format(path, e))?;
     }
     Pictures::new(SHAPE, pixels, labels, class_names(&folder))
+}
+
+/// Whether files of a part are there.
+pub fn has(folder: &Path, part: Part) -> bool {
+    let folder = inside(folder);
+    names(part).iter().any(|n| folder.join(n).is_file())
+}
+
+/// The folder with the files: this one, or that of the archive in it.
+fn inside(folder: &Path) -> PathBuf {
+    let inner = folder.join(ARCHIVE_FOLDER);
+    if inner.is_dir() { inner } else { folder.to_path_buf() }
+}
+
+fn names(part: Part) -> Vec<String> {
+    match part {
+        Part::Train => (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
+        Part::Test => vec!["test_batch.bin".into()],
+    }
 }
 
 /// Appends the records of a file.

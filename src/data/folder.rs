@@ -75,6 +75,11 @@ pub fn open(folder: &Path, part: Part, shape: [usize; 3], bad: Bad) -> Result<Op
     Ok(Opened { pictures: Pictures::new(shape, pixels, labels, classes)?, skipped })
 }
 
+/// Whether a part is there.
+pub fn has(folder: &Path, part: Part) -> bool {
+    part_of(folder, part).is_ok_and(|p| p.is_dir())
+}
+
 /// What to say of pictures that could not be decoded.
 fn complaint(skipped: &[String]) -> String {
     let n = skipped.len();

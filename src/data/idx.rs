@@ -20,12 +20,8 @@ const MAX_BYTES: u64 = 4 << 30;
 /// Reads `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-…` for the test part) of
 /// a folder, each plain or as `.gz`.
 pub fn open(folder: &Path, part: Part) -> Result<Pictures> {
-    let prefix = match part {
-        Part::Train => "train",
-        Part::Test => "t10k",
-    };
-    let pictures = find(folder, &format!("{prefix}-images-idx3-ubyte"))?;
-    let labels = find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
+    let [pictures, labels] = names(part);
+    let (pictures, labels) = (find(folder, &pictures)?, find(folder, &labels)?);
     let (sizes, pixels) = read(&pictures, 3)?;
     let (_, labels) = read(&labels, 1)?;
     if sizes[0] != labels.len() {
@@ -37,6 +33,20 @@ pub fn open(folder: &Path, part: Part) -> Result<Pictures> {
     }
     let labels = labels.into_iter().map(i32::from).collect();
     Pictures::new([1, sizes[1], sizes[2]], pixels, labels, vec![])
+}
+
+/// Whether the files of a part are there.
+pub fn has(folder: &Path, part: Part) -> bool {
+    names(part).iter().all(|name| find(folder, name).is_ok())
+}
+
+/// The files of a part: pictures, labels.
+fn names(part: Part) -> [String; 2] {
+    let prefix = match part {
+        Part::Train => "train",
+        Part::Test => "t10k",
+    };
+    ["images-idx3", "labels-idx1"].map(|what| format!("{prefix}-{what}-ubyte"))
 }
 
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {

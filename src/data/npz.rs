@@ -86,6 +86,12 @@ pub fn open(path: &Path, part: Part, expected: &[usize]) -> Result<Arrays> {
     read().map_err(|message: String| Error::format(path, message))
 }
 
+/// Whether the arrays of a part are there.
+pub fn has(path: &Path, part: Part) -> bool {
+    let zip = File::open(path).ok().and_then(|file| ZipArchive::new(file).ok());
+    zip.is_some_and(|zip| find(&zip, "x", part).is_ok() && find(&zip, "y", part).is_ok())
+}
+
 /// The member with an array of a part.
 fn find<R: Read + std::io::Seek>(zip: &ZipArchive<R>, array: &str, part: Part) -> Result<String, String> {
     let part = match part {

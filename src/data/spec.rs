@@ -93,6 +93,18 @@ impl DataSpec {
     }
 }
 
+impl DataSpec {
+    /// Whether a part is there, as far as the names of files tell.
+    pub fn has(&self, part: Part) -> bool {
+        match self.kind {
+            Kind::Idx => idx::has(&self.path, part),
+            Kind::Cifar10 => cifar::has(&self.path, part),
+            Kind::Folder => folder::has(&self.path, part),
+            Kind::Npz => npz::has(&self.path, part),
+        }
+    }
+}
+
 impl FromStr for DataSpec {
     type Err = String;
 
@@ -135,6 +147,7 @@ mod tests {
         let spec: DataSpec =
             concat!("mnist:", env!("CARGO_MANIFEST_DIR"), "/tests/data/mnist").parse().unwrap();
         let open = |expected: &[Option<usize>]| spec.open(Part::Train, expected, Bad::Refuse);
+        assert!(spec.has(Part::Train) && !spec.has(Part::Test));
         let opened = open(&[Some(1), None, Some(28)]).unwrap();
         assert_eq!((opened.set.len(), opened.set.shape()), (1000, &[1, 28, 28][..]));
         for expected in [&[Some(3), None, Some(32)][..], &[Some(784)]] {

@@ -2,8 +2,8 @@
 
 use crate::support::nnc;
 
-const SUBCOMMANDS: [&str; 9] =
-    ["check", "fmt", "summary", "graph", "explain", "compile", "run", "eval", "bench"];
+const SUBCOMMANDS: [&str; 10] =
+    ["check", "fmt", "summary", "graph", "explain", "compile", "run", "eval", "bench", "train"];
 
 #[test]
 fn help_teaches() {
@@ -48,6 +48,9 @@ fn wrong_command_lines_exit_with_2() {
         "compile examples/lenet.nn --emit ast --emit-after simplify",
         "graph examples/lenet.nn --format png",
         "bench examples/lenet.nn --runs 0",
+        "train examples/lenet.nn",
+        "train examples/lenet.nn --data mnist:x --normalize 1",
+        "train examples/lenet.nn --data mnist:x --epochs 0",
         "bench examples/lenet.nn --json --profile",
     ] {
         let output = nnc(line);

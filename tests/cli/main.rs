@@ -7,3 +7,4 @@ mod help;
 mod programs;
 mod reports;
 mod support;
+mod training;
