@@ -237,6 +237,10 @@ impl ConvGroup<'_> {
         if self.needs_stage() {
             most = (1..=g.rows).take_while(|&r| fits(r)).last().unwrap_or(1);
         }
+        if self.pool.is_some() {
+            // However small the net: the rows in scratch are never the whole result.
+            most = most.min(g.rows.div_ceil(2));
+        }
         let least = LEAST_ROWS.min(g.rows).min(most);
         let row_blocks = wanted.div_ceil(images);
         g.task_rows = divisor_near(g.rows, g.rows.div_ceil(row_blocks)).clamp(least, most);
