@@ -38,6 +38,10 @@ const CHUNKS_PER_THREAD: u64 = 8;
 /// taken tasks cannot wrap.
 const MAX_SHARED_TASKS: u64 = 1 << 62;
 
+/// A launch of less work than this stays on the calling thread: waking others costs about a
+/// microsecond, in which one core does some 60,000 floating-point operations.
+const LEAST_WORK: u64 = 60_000;
+
 /// `State`: the lowest bit says that a launch is open, the next 31 count the workers that are in
 /// it, the upper 32 number the launches.
 const OPEN: u64 = 1;
@@ -86,6 +90,7 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Held by the caller of a launch.
     turn: Mutex<()>,
+    least_work: u64,
 }
 
 impl Pool {
@@ -111,7 +116,19 @@ impl Pool {
                 Err(_) => break,
             }
         }
-        Pool { shared, workers, turn: Mutex::new(()) }
+        Pool { shared, workers, turn: Mutex::new(()), least_work: LEAST_WORK }
+    }
+
+    /// The same pool, for which launches of that much work are worth sharing. Work counts floating-point
+    /// operations, or bytes within reach times four; 0 shares everything, as tests do.
+    pub fn sharing_from(mut self, work: u64) -> Pool {
+        self.least_work = work;
+        self
+    }
+
+    /// The least work of a launch that is worth sharing among threads.
+    pub fn least_work(&self) -> u64 {
+        self.least_work
     }
 
     /// The number of threads, the caller's included. Worker numbers are below it.

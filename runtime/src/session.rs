@@ -22,10 +22,6 @@ pub use bind::check_parameters;
 use bind::{Bound, OutputSlot};
 pub use trainable::{StateError, Trainable};
 
-/// A launch of less work than this (floating-point operations, or bytes within reach times four) stays on the
-/// calling thread: waking others costs about a microsecond, in which one core does some 60,000.
-const SHARED_WORK: u64 = 60_000;
-
 /// Launches (as indices into the program's) and how long each took.
 pub type LaunchTimes = Vec<(usize, Duration)>;
 
@@ -166,7 +162,7 @@ impl Session {
             prepared: prepared.as_ptr(),
             parameters: &|i| given[i].as_ptr(),
         };
-        let (steps, patches) = resolve(&executable, Phase::Prepare);
+        let (steps, patches) = resolve(&executable, Phase::Prepare, pool.least_work());
         if !steps.is_empty() {
             let context = Context::new(program, Phase::Prepare, &patches, &bases, pool.threads())?;
             for step in &steps {
@@ -178,7 +174,7 @@ impl Session {
         }
         let kept = keep(program, &given)?;
         drop(given);
-        let (launches, patches) = resolve(&executable, Phase::Run);
+        let (launches, patches) = resolve(&executable, Phase::Run, pool.least_work());
         Ok(Session {
             executable,
             pool,
@@ -344,7 +340,7 @@ impl Step {
 }
 
 /// The launches of a phase, and where the addresses of their arguments come from.
-fn resolve(executable: &Executable, phase: Phase) -> (Vec<Step>, Vec<Patch>) {
+fn resolve(executable: &Executable, phase: Phase, least_work: u64) -> (Vec<Step>, Vec<Patch>) {
     let program = executable.program();
     let (mut steps, mut patches) = (vec![], vec![]);
     for (i, launch) in program.launches.iter().enumerate().filter(|(_, l)| l.phase == phase) {
@@ -354,7 +350,7 @@ fn resolve(executable: &Executable, phase: Phase) -> (Vec<Step>, Vec<Patch>) {
             entry: executable.entry(launch.kernel),
             tasks: kernel.tasks,
             args: patches.len(),
-            shared: kernel.flops.max(reach.saturating_mul(4)) >= SHARED_WORK,
+            shared: kernel.flops.max(reach.saturating_mul(4)) >= least_work,
             launch: i,
         });
         for arg in &launch.args {

@@ -2,9 +2,11 @@
 
 use nnc_compiler::graph::Op;
 use nnc_compiler::graph::op::{AvgPool2d, Conv2d, MaxPool2d, Unary, Window};
+use nnc_compiler::kernel::Memory;
+use nnc_compiler::kernel::module::Role;
 use proptest::prelude::*;
 
-use crate::support::{Net, check};
+use crate::support::{Net, check, module, same, text, window};
 
 fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
     [range.clone(), range]
@@ -99,5 +101,29 @@ proptest! {
         let y = net.op(Op::Unary(Unary::Gelu), &[y]);
         net.output(y);
         check(&net);
+    }
+}
+
+/// A pooled convolution's result is nowhere as a whole: neither a value nor a task's scratch holds
+/// as many elements.
+#[test]
+fn a_pooled_convolution_is_never_materialised() {
+    let sizes = [(1, 6, 28, 5), (3, 16, 10, 3), (8, 64, 56, 3)];
+    for (seed, (channels, out, size, kernel)) in sizes.into_iter().enumerate() {
+        let mut net = Net::new(seed as u64);
+        let x = net.input(&[1, channels, size, size]);
+        let conv = net.conv(x, out, [kernel; 2], Conv2d { padding: [kernel / 2; 4], ..same() });
+        let y = net.op(Op::Unary(Unary::Relu), &[conv]);
+        let y = net.op(Op::MaxPool2d(MaxPool2d { window: window(2, 2) }), &[y]);
+        net.output(y);
+        let mut graph = net.graph.clone();
+        nnc_compiler::pass::run_all(&mut graph, &mut |_, _| {});
+        let module = module(&graph);
+        let whole: usize = net.shape(conv).iter().product();
+        let temporary = module.values.iter().filter(|v| v.role == Role::Temporary).map(|v| v.elements);
+        let scratch = module.kernels.iter().flat_map(|k| &k.buffers);
+        let scratch = scratch.filter(|b| b.memory == Memory::Scratch && b.name.contains("conv"));
+        let largest = temporary.chain(scratch.map(|b| b.shape.iter().product())).max().unwrap_or(0);
+        assert!(largest < whole, "{largest} of {whole}\n{}", text(&module));
     }
 }

@@ -1,8 +1,11 @@
 //! Small nets, and the check of their kernels against the reference interpreter.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
+use nnc_compiler::emit::cpu::EmitOptions;
+use nnc_compiler::emit::emit;
 use nnc_compiler::graph::op::{Conv2d, Literal, Parameter, Window};
 use nnc_compiler::graph::{self, Graph, NodeId, Op, Output, TensorType, Update};
 use nnc_compiler::kernel::interpret::run_module;
@@ -10,9 +13,10 @@ use nnc_compiler::kernel::verify::verify;
 use nnc_compiler::kernel::{Module, interpret};
 use nnc_compiler::lower::lower;
 use nnc_compiler::pass;
+use nnc_compiler::plan::plan;
 use nnc_compiler::target::CpuTarget;
 use nnc_runtime::program::Initializer;
-use nnc_runtime::{DType, Tensor};
+use nnc_runtime::{DType, Executable, Pool, Tensor, TensorView, Trainable};
 
 /// A graph in the making and the values for it.
 pub struct Net {
@@ -136,18 +140,45 @@ pub fn module(graph: &Graph) -> Module {
     module
 }
 
-/// Compares kernels and interpreter, with and without passes; the module of the optimised graph.
+/// Compares kernels and interpreter, with and without passes, and machine code with kernels; the
+/// module of the optimised graph.
 pub fn check(net: &Net) -> Module {
     let step =
         graph::interpret::step(&net.graph, &net.feeds, graph::interpret::Precision::AsWritten).unwrap();
     let mut expected = step.outputs;
     expected.extend(step.parameters);
-    compare(&module(&net.graph), &net.feeds, &expected);
+    let plain = module(&net.graph);
+    compare(&plain, &net.feeds, &expected);
+    compare_code(&plain, &net.feeds);
     let mut optimised = net.graph.clone();
     pass::run_all(&mut optimised, &mut |_, _| {});
     let module = module(&optimised);
     compare(&module, &net.feeds, &expected);
+    compare_code(&module, &net.feeds);
     module
+}
+
+/// Machine code gives the bits of the kernel interpreter, on 1, 2 and 3 threads, however small the
+/// launches.
+fn compare_code(module: &Module, feeds: &BTreeMap<String, Tensor>) {
+    let program = emit(module, &plan(module), &target(), &EmitOptions::default()).unwrap().program;
+    let expected = run_module(module, feeds, feeds).unwrap();
+    let parameters = module.parameters.iter().map(|p| &p.port.name);
+    let parameters = parameters.map(|n| (n.clone(), feeds[n].clone())).collect();
+    let inputs: Vec<TensorView> = module.inputs.iter().map(|p| TensorView::from(&feeds[&p.name])).collect();
+    let executable = Executable::load(program).unwrap();
+    for threads in 1..=3 {
+        let pool = Arc::new(Pool::new(threads).sharing_from(0));
+        let mut session = Trainable::new(executable.clone(), &parameters, pool).unwrap();
+        let outputs = session.step(&inputs).unwrap();
+        let names = module.outputs.iter().map(|p| p.name.as_str());
+        let states = session.state_names().into_iter().map(|n| (n, session.state(n).unwrap()));
+        for (name, found) in names.zip(outputs).chain(states) {
+            let (want, found) = (numbers(&expected[name]), numbers(&found));
+            let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            assert!(want.iter().zip(&found).all(same), "{name}, {threads} threads\n{}", text(module));
+        }
+    }
 }
 
 /// Panics where the module's outputs are not these.

@@ -63,11 +63,12 @@ impl Analysis<'_> {
         }
         let (mut stores, mut loads) = (vec![], vec![]);
         self.collect(body, &mut stores, &mut loads);
-        // A load near a store of the same buffer would see other lanes' values.
+        // A load near a store of the same buffer would see other lanes' values, and of two stores
+        // that overlap the wrong one would come last.
         let near = |b: &BufferId, at: &Index| {
-            loads.iter().any(|(lb, l): &(BufferId, Index)| {
-                let distance = (l.clone() - at.clone()).known();
-                lb == b && distance.is_some_and(|d| d != 0 && d.unsigned_abs() < extent as u64)
+            loads.iter().chain(&stores).any(|(other, i): &(BufferId, Index)| {
+                let distance = (i.clone() - at.clone()).known();
+                other == b && distance.is_some_and(|d| d != 0 && d.unsigned_abs() < extent as u64)
             })
         };
         !stores.iter().any(|(b, at)| near(b, at))
