@@ -13,7 +13,7 @@ use std::time::Duration;
 use nnc_compiler::graph::{Graph, Op, interpret};
 use nnc_dsl::SourceMap;
 use nnc_runtime::program::{Port, Program};
-use nnc_runtime::session::check_parameters;
+use nnc_runtime::session::{LaunchTimes, check_parameters};
 use nnc_runtime::{Executable, Pool, Session};
 
 use crate::error::Result;
@@ -148,19 +148,24 @@ impl Loaded for Session {
 
     fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
         let (outputs, times) = Session::run_profiled(self, inputs)?;
-        let named = |(i, time): (usize, Duration)| {
-            let launch = &self.program().launches[i];
-            let kernel = &self.program().kernels[launch.kernel];
-            LaunchTime {
-                kernel: kernel.name.clone(),
-                layer: launch.layer.clone(),
-                location: launch.location.clone(),
-                flops: kernel.flops,
-                time,
-            }
-        };
-        Ok((outputs, times.into_iter().map(named).collect()))
+        Ok((outputs, launch_times(self.program(), times)))
     }
+}
+
+/// Says of each launch what it is.
+pub(crate) fn launch_times(program: &Program, times: LaunchTimes) -> Vec<LaunchTime> {
+    let named = |(i, time): (usize, Duration)| {
+        let launch = &program.launches[i];
+        let kernel = &program.kernels[launch.kernel];
+        LaunchTime {
+            kernel: kernel.name.clone(),
+            layer: launch.layer.clone(),
+            location: launch.location.clone(),
+            flops: kernel.flops,
+            time,
+        }
+    };
+    times.into_iter().map(named).collect()
 }
 
 /// The graph interpreter.

@@ -1,11 +1,13 @@
-//! `nnc bench`: how long a run takes.
+//! `nnc bench`: how long a run takes, or a training step.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nnc::report::profile::{Profile, median};
-use nnc::{DType, Error, Model, Network, Tensor, TensorView};
+use nnc::train::checkpoint::Checkpoint;
+use nnc::train::{Trainer, TrainerOptions};
+use nnc::{DType, Error, LaunchTime, Model, Network, Options, Source, Tensor, TensorSpec};
 
 use super::args::{NetArgs, RunArgs, build, open_source, with_known_sizes};
 use super::progress::Progress;
@@ -19,6 +21,7 @@ Examples:
   nnc bench examples/vgg.nn --threads 2
   nnc bench examples/resnet.nn --set depth=50 --set N=8 --json
   nnc bench examples/mobilenet_v2.nn --profile     where the time goes, kernel by kernel
+  nnc bench examples/lenet.nn --train --set N=64   a training step
 
 --json prints one line: {\"model\":…, \"batch\":…, \"threads\":…, \"ms_min\":…, \"ms_median\":…, \"runs\":…}")]
 pub struct Args {
@@ -34,6 +37,9 @@ pub struct Args {
     /// A table of the kernels: their time, speed and source line
     #[arg(long, conflicts_with = "json")]
     profile: bool,
+    /// Time a training step (forward, backward, update) of the net's `train` section
+    #[arg(long)]
+    train: bool,
     #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
@@ -61,42 +67,104 @@ pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
     let options = args.how.options(args.net.options());
     let threads = options.thread_count();
-    let network = with_known_sizes(build(&source, &options)?)?;
-    let progress = Progress::busy("timing");
-    let model = network.initialize(0)?;
-    let inputs = made_up_inputs(&network);
-    let inputs = views(&inputs);
+    let network = build(&source, &options)?;
+    let (progress, mut subject);
+    if args.train {
+        progress = Progress::busy("timing");
+        subject = Subject::training(&source, &options)?;
+    } else {
+        let network = with_known_sizes(network)?;
+        progress = Progress::busy("timing");
+        subject = Subject::inference(&network)?;
+    }
     if args.profile {
-        let profile = profile(&model, &inputs, args.runs)?;
+        let profile = profile(&mut subject, args.runs)?;
         drop(progress);
         return terminal::print(&profile.to_string());
     }
-    let times = time_runs(&model, &inputs, args.runs)?;
+    let times = time_runs(&mut subject, args.runs)?;
     drop(progress);
     let (min, median, runs) = (times.iter().min().copied().unwrap_or_default(), median(&times), times.len());
     let [min_ms, median_ms] = [min, median].map(|t| t.as_secs_f64() * 1e3);
-    let batch = batch_size(&network);
+    let Subject { name: model, batch, macs, .. } = &subject;
     if args.json {
-        let line = Line {
-            model: network.name(),
-            batch,
-            threads,
-            ms_min: min_ms,
-            ms_median: median_ms,
-            runs: times.len(),
-        };
+        let line = Line { model, batch: *batch, threads, ms_min: min_ms, ms_median: median_ms, runs };
         let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
         return terminal::print(&format!("{text}\n"));
     }
-    let speed = match nnc::report::summary::summary(&network).totals.macs {
+    let speed = match macs {
         0 => String::new(),
-        macs => format!(", {:.1} GFLOP/s", 2.0 * macs as f64 / median.as_secs_f64() / 1e9),
+        macs => format!(", {:.1} GFLOP/s", 2.0 * *macs as f64 / median.as_secs_f64() / 1e9),
     };
     terminal::print(&format!(
-        "{}, batch {batch}, {threads} thread{}: median {median_ms:.3} ms, minimum {min_ms:.3} ms of {runs} runs{speed}\n",
-        network.name(),
+        "{model}, batch {batch}, {threads} thread{}: median {median_ms:.3} ms, minimum {min_ms:.3} ms of {runs} {}{speed}\n",
         if threads == 1 { "" } else { "s" },
+        if args.train { "training steps" } else { "runs" },
     ))
+}
+
+/// What is timed, with its inputs.
+struct Subject {
+    name: String,
+    batch: usize,
+    /// Multiplications a run; 0 where they are not counted.
+    macs: u64,
+    inputs: BTreeMap<String, Tensor>,
+    what: What,
+}
+
+enum What {
+    Inference(Model),
+    /// A step, and where it starts again if the loss, on made-up data, is not finite any more.
+    Training(Box<(Trainer, Checkpoint)>),
+}
+
+impl Subject {
+    fn inference(network: &Network) -> Outcome<Subject> {
+        Ok(Subject {
+            name: network.name().to_string(),
+            batch: batch_size(network),
+            macs: nnc::report::summary::summary(network).totals.macs,
+            inputs: made_up_inputs(network.inputs(), None),
+            what: What::Inference(network.initialize(0)?),
+        })
+    }
+
+    fn training(source: &Source, options: &Options) -> Outcome<Subject> {
+        let trainer = Trainer::new(source, options, &TrainerOptions::default())?;
+        let start = trainer.checkpoint()?;
+        Ok(Subject {
+            name: trainer.settings().net.clone(),
+            batch: trainer.settings().batch,
+            macs: 0,
+            inputs: made_up_inputs(trainer.inputs().to_vec(), trainer.classes()),
+            what: What::Training(Box::new((trainer, start))),
+        })
+    }
+
+    fn run(&mut self) -> Outcome {
+        let inputs = views(&self.inputs);
+        match &mut self.what {
+            What::Inference(model) => {
+                model.run(&inputs)?;
+            }
+            What::Training(at) => match at.0.step(&inputs) {
+                Err(Error::Training(_)) => at.0.restore(&at.1)?,
+                result => {
+                    result?;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn run_profiled(&mut self) -> Outcome<Vec<LaunchTime>> {
+        let inputs = views(&self.inputs);
+        Ok(match &mut self.what {
+            What::Inference(model) => model.run_profiled(&inputs)?.1,
+            What::Training(at) => at.0.step_profiled(&inputs)?.1,
+        })
+    }
 }
 
 /// The first size of the first input.
@@ -104,28 +172,35 @@ fn batch_size(network: &Network) -> usize {
     network.inputs().first().and_then(|i| i.ty.shape.first()?.size()).unwrap_or(1)
 }
 
-/// Numbers from -1 to 1 (or 0, 1, 2, … for integers), the same every time.
-fn made_up_inputs(network: &Network) -> BTreeMap<String, Tensor> {
+/// Numbers from -1 to 1 (or, for integers, classes in turn, or 0), the same every time.
+fn made_up_inputs(specs: Vec<TensorSpec>, classes: Option<usize>) -> BTreeMap<String, Tensor> {
     let make = |dtype: DType, shape: &[usize]| {
         let mut tensor = Tensor::zeros(dtype, shape);
         let mut state = 1u32;
-        if let Tensor::F32(a) = &mut tensor {
-            // A linear congruential generator (Numerical Recipes) is random enough for timing.
-            a.mapv_inplace(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-            });
+        match &mut tensor {
+            Tensor::F32(a) => {
+                // A linear congruential generator (Numerical Recipes) is random enough for timing.
+                a.mapv_inplace(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+                });
+            }
+            Tensor::I32(a) => {
+                let classes = classes.unwrap_or(1).max(1);
+                a.iter_mut().enumerate().for_each(|(i, v)| *v = (i % classes) as i32);
+            }
+            _ => {}
         }
         tensor
     };
     let sizes = |ty: &nnc::compiler::graph::TensorType| ty.sizes().unwrap_or_default();
-    network.inputs().into_iter().map(|i| (i.name, make(i.ty.dtype, &sizes(&i.ty)))).collect()
+    specs.into_iter().map(|i| (i.name, make(i.ty.dtype, &sizes(&i.ty)))).collect()
 }
 
-fn time_runs(model: &Model, inputs: &[(&str, TensorView<'_>)], runs: Option<u32>) -> Outcome<Vec<Duration>> {
+fn time_runs(subject: &mut Subject, runs: Option<u32>) -> Outcome<Vec<Duration>> {
     let warm_up = Instant::now();
     loop {
-        model.run(inputs)?;
+        subject.run()?;
         if warm_up.elapsed() >= WARM_UP {
             break;
         }
@@ -140,16 +215,16 @@ fn time_runs(model: &Model, inputs: &[(&str, TensorView<'_>)], runs: Option<u32>
             return Ok(times);
         }
         let run = Instant::now();
-        model.run(inputs)?;
+        subject.run()?;
         times.push(run.elapsed());
     }
 }
 
-fn profile(model: &Model, inputs: &[(&str, TensorView<'_>)], runs: Option<u32>) -> Outcome<Profile> {
+fn profile(subject: &mut Subject, runs: Option<u32>) -> Outcome<Profile> {
     let (mut profile, start) = (Profile::default(), Instant::now());
-    model.run(inputs)?;
+    subject.run()?;
     loop {
-        profile.add(model.run_profiled(inputs)?.1);
+        profile.add(subject.run_profiled()?);
         let enough = match runs {
             Some(n) => profile.runs() >= n as usize,
             None => profile.runs() >= FEWEST_RUNS && start.elapsed() >= TIMED,

@@ -40,8 +40,8 @@ Bytes become numbers from 0 to 1. What is measured after each epoch is the test 
 --hold-out takes from the training part.
 
 What is written to --out:
-  checkpoints/         parameters and optimizer state, the last few; --resume goes on from there, and
-                       ends with the same bits as a run that was never stopped
+  checkpoints/         parameters and optimizer state, the last few; --resume goes on from there
+                       and ends with the same bits as a run that was never stopped
   weights.safetensors  the parameters, for `nnc run` and `nnc eval`
   log.jsonl            a line of JSON a step; events.out.tfevents.…: the same for TensorBoard
   curves.svg, confusion.txt

@@ -8,7 +8,7 @@ use nnc_compiler::graph::{Graph, Op};
 use nnc_dsl::SourceMap;
 use nnc_runtime::{Executable, Pool, Session, Trainable};
 
-use crate::device::{self, Device};
+use crate::device::{self, Device, LaunchTime};
 use crate::error::Result;
 use crate::{Error, Options, Tensor, TensorView};
 
@@ -16,6 +16,9 @@ use crate::{Error, Options, Tensor, TensorView};
 pub(super) trait Engine: Send {
     /// Takes a step; inputs and outputs are in the graph's order.
     fn step(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>>;
+
+    /// Takes a step and tells how long every launch took, where the device has launches.
+    fn step_profiled(&mut self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)>;
 
     /// Every parameter as it is now, the optimizer's state among them.
     fn parameters(&self) -> Result<BTreeMap<String, Tensor>>;
@@ -83,6 +86,11 @@ impl Engine for Cpu {
         Ok(self.trainable.step(inputs)?)
     }
 
+    fn step_profiled(&mut self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
+        let (outputs, times) = self.trainable.step_profiled(inputs)?;
+        Ok((outputs, device::launch_times(self.trainable.program(), times)))
+    }
+
     fn parameters(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut out = self.initial.clone();
         for name in self.trainable.state_names() {
@@ -113,6 +121,10 @@ impl Engine for Reference {
         let mut step = step.map_err(|e| Error::Input(e.to_string()))?;
         self.feeds.append(&mut step.parameters);
         in_order(&self.graph, step.outputs)
+    }
+
+    fn step_profiled(&mut self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
+        Ok((self.step(inputs)?, vec![]))
     }
 
     fn parameters(&self) -> Result<BTreeMap<String, Tensor>> {

@@ -20,7 +20,7 @@ use crate::data::dataset::Dataset;
 use crate::data::labels;
 use crate::error::{Result, SourceError};
 use crate::model::initial_weights;
-use crate::{DType, Error, Options, Source, Tensor, TensorSpec, TensorView, Weights, pipeline};
+use crate::{DType, Error, LaunchTime, Options, Source, Tensor, TensorSpec, TensorView, Weights, pipeline};
 
 /// Examples in a step, where neither the program nor the caller says.
 const DEFAULT_BATCH: usize = 64;
@@ -201,6 +201,22 @@ impl Trainer {
     /// Takes a step on a batch, inputs by name. A loss that is not finite is an error, after which
     /// only [`restore`](Trainer::restore) helps.
     pub fn step(&mut self, inputs: &[(&str, TensorView<'_>)]) -> Result<Measures> {
+        self.step_by(inputs, |engine, inputs| Ok((engine.step(inputs)?, ()))).map(|(measures, ())| measures)
+    }
+
+    /// Takes a step and tells how long every launch took (nothing on the reference device).
+    pub fn step_profiled(
+        &mut self,
+        inputs: &[(&str, TensorView<'_>)],
+    ) -> Result<(Measures, Vec<LaunchTime>)> {
+        self.step_by(inputs, |engine, inputs| engine.step_profiled(inputs))
+    }
+
+    fn step_by<T>(
+        &mut self,
+        inputs: &[(&str, TensorView<'_>)],
+        run: impl FnOnce(&mut dyn Engine, &[TensorView<'_>]) -> Result<(Vec<Tensor>, T)>,
+    ) -> Result<(Measures, T)> {
         if self.diverged {
             return Err(Error::Training("the loss was not finite; restore a checkpoint first".into()));
         }
@@ -215,14 +231,14 @@ impl Trainer {
             given.insert(name, view.reborrow());
         }
         let ordered = in_order(&self.step_graph.graph, &given)?;
-        let outputs = self.engine.step(&ordered)?;
+        let (outputs, more) = run(&mut *self.engine, &ordered)?;
         self.step += 1;
         let measures = measures(&self.step_graph.metrics, &outputs)?;
         if !measures.loss.is_finite() {
             self.diverged = true;
             return Err(Error::Training(format!("the loss became {} in step {}", measures.loss, self.step)));
         }
-        Ok(measures)
+        Ok((measures, more))
     }
 
     /// Takes a step on a batch of a labelled data set.

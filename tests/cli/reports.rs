@@ -67,6 +67,22 @@ fn bench_prints_a_line_of_json() {
 }
 
 #[test]
+fn bench_times_training_steps() {
+    let text = nnc("bench examples/lenet.nn --train --set N=2 --threads 1 --runs 3 --json").ok();
+    let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&line["model"], &line["batch"], &line["runs"]), (&"lenet".into(), &2.into(), &3.into()));
+    let text = nnc("bench examples/lenet.nn --train --set N=2 --threads 1 --runs 3").ok();
+    assert!(
+        text.starts_with("lenet, batch 2, 1 thread: median ") && text.ends_with(" of 3 training steps\n"),
+        "{text}"
+    );
+    let profile = nnc("bench examples/lenet.nn --train --set N=2 --threads 1 --runs 3 --profile").ok();
+    assert!(profile.contains("conv1"), "{profile}");
+    let none = nnc("bench examples/pooling.nn --train --set H=4 --set W=4 --set C=1").failed();
+    assert!(none.contains("the net has no `train` section"), "{none}");
+}
+
+#[test]
 fn bench_profiles_kernels() {
     let text = nnc("bench examples/lenet.nn --set N=1 --threads 1 --runs 3 --profile").ok();
     assert!(text.contains("GFLOP/s"), "{text}");
