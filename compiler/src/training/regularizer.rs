@@ -29,7 +29,7 @@ impl Regularizer {
     pub(super) fn add_to(self, graph: &mut Graph, loss: NodeId, parameters: &[NodeId]) -> NodeId {
         let mut total = loss;
         for &p in parameters.iter().filter(|&&p| graph.node(p).ty.rank() >= 2).collect::<Vec<_>>() {
-            // Named after the weight, placed where the loss is.
+            // Named and placed as the weight is.
             let g = GradientBuilder::in_place_of(graph, p);
             let (size, factor) = match self {
                 Regularizer::L1(factor) => (g.unary(Unary::Abs, p), factor),

@@ -179,6 +179,32 @@ fn smoothed_labels() {
     check(&graph, graph.outputs[0].node, &feeds);
 }
 
+/// Formulas that avoid overflow have a kink in their parts, but none in the whole: at 0, where a last
+/// layer that starts with zeros is, the slope of softplus is 1/2.
+#[test]
+fn slopes_at_zero() {
+    for (loss, slope) in
+        [("mean(softplus(logits))", 0.5), ("binary_cross_entropy(logits, ones([2, 3]))", -0.5)]
+    {
+        let mut graph = program(&format!(
+            "net one {{
+                param logits: f32[2, 3] = zeros
+                output y = logits
+                train {{ loss = {loss}; optimizer = sgd(lr = 0.1) }}
+            }}"
+        ));
+        let (logits, loss) = (graph.parameter("logits").unwrap(), graph.outputs[0].node);
+        let gradient = super::gradients(&mut graph, loss, &[logits]).unwrap()[0].unwrap();
+        graph.outputs = vec![Output { name: "gradient".to_string(), node: gradient }];
+        let zeros = nnc_runtime::Tensor::F64(ndarray::ArrayD::zeros(ndarray::IxDyn(&[2, 3])));
+        let mut feeds = feeds(&graph);
+        feeds.insert("logits".to_string(), zeros);
+        let found = super::run(&graph, &feeds);
+        let found = super::numbers(&found["gradient"]);
+        assert!(found.iter().all(|g| (g - slope / 6.0).abs() < 1e-12), "{found:?}");
+    }
+}
+
 /// A block of the standard library that is not in a net above is not checked.
 #[test]
 fn every_block_of_the_library_is_checked() {
