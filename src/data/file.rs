@@ -32,7 +32,9 @@ fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     builder.permissions(mode);
     // The temporary file's own name, which the error has, would only confuse.
     let mut file = builder.tempfile_in(folder).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => std::io::Error::other(format!("there is no folder `{}`", folder.display())),
+        ErrorKind::NotFound if !folder.is_dir() => {
+            std::io::Error::other(format!("there is no folder `{}`", folder.display()))
+        }
         kind => kind.into(),
     })?;
     file.write_all(bytes)?;

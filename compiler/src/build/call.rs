@@ -340,7 +340,12 @@ impl Evaluator<'_> {
             let title =
                 format!("`--set {name}`: the net `{}` has no such parameter or size", net.ast.name.name);
             let help = hints::did_you_mean(name, known.clone()).or_else(|| {
-                let list: Vec<String> = known.map(|n| format!("`{n}`")).collect();
+                let mut list: Vec<String> = vec![];
+                for shown in known.map(|n| format!("`{n}`")) {
+                    if !list.contains(&shown) {
+                        list.push(shown);
+                    }
+                }
                 Some(if list.is_empty() {
                     "it has none".to_string()
                 } else {

@@ -52,6 +52,12 @@ impl Dim {
         self - Dim::constant(1)
     }
 
+    /// True for a single product of symbols, such as `N*13`: never zero, as sizes are at least 1.
+    pub fn is_multiple_of_symbols(&self) -> bool {
+        let symbol = |a: &Atom| matches!(a, Atom::Symbol(_));
+        self.terms.len() == 1 && self.terms.keys().all(|atoms| atoms.iter().all(symbol))
+    }
+
     /// Its value as a size; `None` where a symbol is left or it is negative.
     pub fn size(&self) -> Option<usize> {
         self.known().and_then(|n| usize::try_from(n).ok())

@@ -187,7 +187,9 @@ pub fn shape(i: usize, name: &str, ty: &TensorType, expected: &Shape) -> Result<
 
 /// `""` if the sizes differ for certain, else what to add to a message that they are not equal.
 pub fn doubt(expected: &Dim, found: &Dim) -> String {
-    if (expected.clone() - found.clone()).known().is_some() {
+    let difference = expected.clone() - found.clone();
+    // A multiple of a positive size: they differ whatever it is.
+    if difference.known().is_some() || difference.is_multiple_of_symbols() {
         return String::new();
     }
     format!(" (`{expected}` and `{found}` cannot be proved equal)")

@@ -319,7 +319,7 @@ fn refusals_of_the_rest() {
             "reshape shape=[N, 401]",
             &["f32[N, 16, 5, 5]"],
             Some(0),
-            "f32[N, 401] has N*401 elements, `x` has N*400: f32[N, 16, 5, 5] (`N*401` and `N*400` cannot be proved equal)",
+            "f32[N, 401] has N*401 elements, `x` has N*400: f32[N, 16, 5, 5]",
         ),
         ("reshape shape=[2, 3]", &["f32[7]"], Some(0), "f32[2, 3] has 6 elements, `x` has 7: f32[7]"),
         ("reshape shape=[0]", &["f32[7]"], None, "dimension 0 must be at least 1, it would be 0 in f32[0]"),
