@@ -1,21 +1,27 @@
 //! One training step of the examples against PyTorch: loss, gradients, running statistics
-//! (`tests/reference/train`), in the reference interpreter. And a step for every example that trains.
+//! (`tests/reference/train`), in the reference interpreter and compiled. And a step for every example that trains.
 
 #[path = "../../tests/common/unit.rs"]
 mod unit;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 use nnc_compiler::build::{BuildOptions, Built, NoFiles, build};
-use nnc_compiler::graph::interpret::{Precision, step};
+use nnc_compiler::emit::cpu::EmitOptions;
+use nnc_compiler::emit::emit;
+use nnc_compiler::graph::interpret::{Precision, Step, step};
 use nnc_compiler::graph::verify::verify;
 use nnc_compiler::graph::{Bindings, Graph};
+use nnc_compiler::lower::lower;
 use nnc_compiler::pass;
+use nnc_compiler::plan::plan;
+use nnc_compiler::target::CpuTarget;
 use nnc_compiler::training::{Moment, StepGraph, StepOptions, build_evaluation, build_step};
 use nnc_dsl::SourceMap;
-use nnc_runtime::Tensor;
+use nnc_runtime::{Executable, Pool, Tensor, Trainable};
 use serde_json::Value;
 use unit::unit;
 
@@ -88,8 +94,30 @@ fn check(name: &str, example_name: &str) {
     let options = StepOptions { sizes: sizes(labels.len()), gradients: true };
     let graph = build_step(&example(example_name, &[]), &options).unwrap();
     let feeds = feeds(&graph, &labels);
-    let found = step(&graph.graph, &feeds, Precision::AsWritten).unwrap();
+    agrees(name, &expected, &step(&graph.graph, &feeds, Precision::AsWritten).unwrap());
+    agrees(name, &expected, &compiled_step(&graph.graph, &feeds));
+}
 
+/// The step in machine code.
+fn compiled_step(graph: &Graph, feeds: &BTreeMap<String, Tensor>) -> Step {
+    let mut graph = graph.clone();
+    pass::run_all(&mut graph, &mut |_, _| {});
+    let target = CpuTarget::host();
+    let module = lower(&graph, &target, None).unwrap();
+    let emitted = emit(&module, &plan(&module), &target, &EmitOptions::default()).unwrap();
+    let named = |n| feeds.get_key_value(&graph.node(n).name).unwrap();
+    let parameters = graph.parameters().into_iter().map(|n| (named(n).0.clone(), named(n).1.clone()));
+    let executable = Executable::load(emitted.program).unwrap();
+    let mut trainable = Trainable::new(executable, &parameters.collect(), Arc::new(Pool::new(2))).unwrap();
+    let inputs: Vec<_> = graph.inputs().into_iter().map(|n| named(n).1.view()).collect();
+    let outputs = trainable.step(&inputs).unwrap();
+    let names = graph.outputs.iter().map(|o| o.name.clone());
+    let state = |name: &str| (name.to_string(), trainable.state(name).unwrap());
+    let parameters = trainable.state_names().into_iter().map(state).collect();
+    Step { outputs: names.zip(outputs).collect(), parameters }
+}
+
+fn agrees(name: &str, expected: &Value, found: &Step) {
     let (loss, want) = (numbers(&found.outputs["loss"])[0], expected["loss"].as_f64().unwrap());
     println!("{name}: loss {loss}, relative error {:.1e}", (loss - want).abs() / want);
     assert!((loss - want).abs() <= LOSS * want, "loss: expected {want}, found {loss}");

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One forward walk. A convolution gives blocks whatever it reads, if its channels fill them well
-//! enough; pooling, normalisation across channels, elementwise work and concatenation of channels
+//! enough; pooling, its gradient, normalisation across channels, elementwise work and concatenation of channels
 //! keep the layout of their operands; all else is row-major. Where a user needs the other layout,
 //! an explicit relayout is put in between, one a value, however many users need it. Reading
 //! row-major data is no burden for a dense convolution, which spreads single elements over its
@@ -104,6 +104,11 @@ impl Walk {
             {
                 Choice::Blocked(vec![0])
             }
+            Op::MaxPool2dGrad(_) | Op::AdaptiveMaxPool2dGrad if blocked(&operands[0]) => {
+                Choice::Blocked(vec![0, 1])
+            }
+            // Back to what a convolution gave, most likely; `dy` is the smaller one.
+            Op::AvgPool2dGrad(_) | Op::AdaptiveAvgPool2dGrad(_) => Choice::Blocked(vec![0]),
             Op::Concat(1) if operands.iter().any(blocked) && self.concat_fits(graph, id) => {
                 Choice::Blocked((0..operands.len()).collect())
             }

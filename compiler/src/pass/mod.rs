@@ -11,6 +11,7 @@
 //!   concatenation whose operands are all placed in it needs none).
 
 mod common_subexpressions;
+mod contractions;
 mod dead_code;
 mod fold_batch_norm;
 mod fuse;
@@ -84,6 +85,11 @@ pub const PASSES: &[Pass] = &[
         name: "fold_batch_norm",
         about: "puts batch normalisation into the weights before it",
         run: fold_batch_norm::run,
+    },
+    Pass {
+        name: "contractions",
+        about: "writes contractions of gradients as convolutions and linear layers",
+        run: contractions::run,
     },
     Pass {
         name: "common_subexpressions",
