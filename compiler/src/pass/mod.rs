@@ -18,6 +18,7 @@ mod fuse;
 mod layout;
 mod phase;
 mod place_concat;
+mod recompute;
 mod simplify;
 #[cfg(test)]
 mod tests;
@@ -97,6 +98,11 @@ pub const PASSES: &[Pass] = &[
         run: common_subexpressions::run,
     },
     Pass { name: "dead_code", about: "removes what no output needs", run: dead_code::run },
+    Pass {
+        name: "recompute",
+        about: "in training, computes cheap values again instead of keeping them",
+        run: recompute::run,
+    },
     Pass {
         name: "layout",
         about: "chooses blocked channels inside, row-major at the borders",

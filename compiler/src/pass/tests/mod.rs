@@ -4,6 +4,7 @@ mod golden;
 mod invariants;
 mod meaning;
 mod random;
+mod recompute;
 
 use nnc_runtime::DType;
 
