@@ -1,9 +1,10 @@
-//! Training by the library, on the reference device: small nets, whole runs.
+//! Training by the library: small nets, whole runs, most of them on the reference device.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use nnc::data::augment::Augment;
+use nnc::data::augment::{Augment, Transform};
+use nnc::data::batches::{Batches, Rest};
 use nnc::data::dataset::Dataset;
 use nnc::data::pictures::Pictures;
 use nnc::train::checkpoint::{Checkpoint, Folder};
@@ -46,9 +47,13 @@ fn how() -> Options {
 }
 
 fn trainer(text: &str, examples: usize) -> Trainer {
+    trainer_on(&how(), text, examples)
+}
+
+fn trainer_on(how: &Options, text: &str, examples: usize) -> Trainer {
     let source = Source::from_text("halves.nn", text).unwrap();
     let options = TrainerOptions { seed: 5, examples, data: "halves".into(), ..TrainerOptions::default() };
-    Trainer::new(&source, &how(), &options).unwrap_or_else(|e| panic!("{}", e.render(false)))
+    Trainer::new(&source, how, &options).unwrap_or_else(|e| panic!("{}", e.render(false)))
 }
 
 fn options(out: Option<&Path>) -> FitOptions {
@@ -100,16 +105,24 @@ fn a_net_learns_and_everything_is_written() {
     assert!(scores[[0, 1]] > scores[[0, 0]], "{scores}");
 }
 
-/// Stopped in the middle of an epoch and resumed by another trainer; and the same straight through.
+/// Stopped in the middle of an epoch and resumed by another trainer, and the same straight through; by
+/// the interpreter, and in machine code with a number of threads that is another after the stop.
 #[test]
 fn resuming_is_bit_exact() {
+    let cpu = |threads| Options::new().threads(threads);
+    for [a, b, c] in [[how(), how(), how()], [cpu(1), cpu(2), cpu(3)]] {
+        stop_and_resume(&a, &b, &c);
+    }
+}
+
+fn stop_and_resume(a: &Options, b: &Options, c: &Options) {
     let (straight, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let train = halves(84, 0);
     let last = |out: &Path| Folder::new(out.join(CHECKPOINTS), 3).last().unwrap().unwrap();
-    fit(&mut trainer(HALVES, 84), &train, None, &options(Some(straight.path())), &mut ()).unwrap();
+    fit(&mut trainer_on(a, HALVES, 84), &train, None, &options(Some(straight.path())), &mut ()).unwrap();
 
     let out = options(Some(stopped.path()));
-    let first = fit(&mut trainer(HALVES, 84), &train, None, &out, &mut After(13)).unwrap();
+    let first = fit(&mut trainer_on(b, HALVES, 84), &train, None, &out, &mut After(13)).unwrap();
     assert!(!first.finished);
     let (path, checkpoint) = last(stopped.path());
     assert_eq!((Some(path), checkpoint.step), (first.checkpoint, 13));
@@ -117,7 +130,7 @@ fn resuming_is_bit_exact() {
     let log = stopped.path().join("log.jsonl");
     let text = std::fs::read_to_string(&log).unwrap();
     std::fs::write(&log, format!("{text}{{\"step\":14,\"epoch\":1}}\n{{\"st")).unwrap();
-    let mut second = trainer(HALVES, 84);
+    let mut second = trainer_on(c, HALVES, 84);
     second.restore(&checkpoint).unwrap();
     assert!(fit(&mut second, &train, None, &out, &mut ()).unwrap().finished);
 
@@ -154,12 +167,26 @@ fn checkpoints_of_other_runs_are_refused() {
 fn a_loss_that_is_not_finite_stops_the_run() {
     let out = tempfile::tempdir().unwrap();
     let train = halves(84, 0);
-    let text =
-        HALVES.replace("cross_entropy(logits, label)\n", "cross_entropy(logits * 1e30, label) * 1e30\n");
+    let text = HALVES.replace(
+        "cross_entropy(logits, label)\n",
+        "cross_entropy(logits, label) + (exp(logits * 1e3) -> sum)\n",
+    );
     let mut trainer = trainer(&text, 84);
     let e = fit(&mut trainer, &train, None, &options(Some(out.path())), &mut ()).unwrap_err().to_string();
     assert!(e.starts_with("the loss became ") && e.ends_with("; there is no checkpoint yet"), "{e}");
+    assert!(e.contains("; the first value that is not finite is that of `exp`"), "{e}");
+    assert!(e.contains("(halves.nn:8)"), "{e}");
+    let kept = trainer.checkpoint().unwrap();
+    let finite = |t: &nnc::Tensor| t.as_f32().unwrap().iter().all(|v| v.is_finite());
+    assert!(kept.tensors.values().all(finite), "the trainer stands before the step that failed");
+    let order = (0..84).collect();
+    let mut batches = Batches::new(train.clone(), order, 8, Rest::Drop, Transform::default()).unwrap();
+    while let Some(batch) = batches.next()
+        && trainer.step_on(&batch).is_ok()
+    {}
     assert!(trainer.checkpoint().is_err(), "nothing of it is kept");
+    trainer.restart().unwrap();
+    assert_eq!(trainer.checkpoint().unwrap().step, 0);
     assert!(Folder::new(out.path().join(CHECKPOINTS), 3).last().unwrap().is_none());
 }
 

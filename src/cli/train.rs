@@ -329,6 +329,14 @@ impl Watch for Reporter {
         if self.stop.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }
     }
 
+    fn diverged(&mut self, message: &str) {
+        self.bar.suspend(|| {
+            terminal::note(&format!(
+                "{message}; repeating the steps since the last checkpoint to find out why"
+            ));
+        });
+    }
+
     fn epoch(&mut self, report: &EpochReport) {
         self.start = None;
         self.last_line = Instant::now();

@@ -70,6 +70,9 @@ pub trait Watch {
 
     /// After every epoch.
     fn epoch(&mut self, _report: &EpochReport) {}
+
+    /// The loss is not finite; the steps since the last checkpoint will be repeated to find out why.
+    fn diverged(&mut self, _message: &str) {}
 }
 
 /// Nobody watches.
@@ -139,9 +142,17 @@ pub fn fit(
     let mut run = Run::new(trainer, test, options)?;
     let end = options.epochs.saturating_mul(run.trainer.steps_an_epoch());
     while run.trainer.steps() < end {
-        if run.epoch(training, watch)? == Flow::Stop {
-            run.save()?;
-            return Ok(run.finish(false));
+        match run.epoch(training, watch) {
+            Ok(Flow::Continue) => {}
+            Ok(Flow::Stop) => {
+                run.save()?;
+                return Ok(run.finish(false));
+            }
+            Err(Error::Training(message)) => {
+                watch.diverged(&message);
+                return Err(run.explain(&message, training));
+            }
+            Err(e) => return Err(e),
         }
     }
     if run.evaluation.is_none() {
@@ -182,15 +193,11 @@ impl<'a> Run<'a> {
     fn epoch(&mut self, training: &Arc<dyn Dataset>, watch: &mut dyn Watch) -> Result<Flow> {
         let start = Instant::now();
         let (batch, steps) = (self.trainer.settings().batch, self.trainer.steps_an_epoch());
-        let seed = self.trainer.settings().seed;
         let (epoch, done) = (self.trainer.steps() / steps, self.trainer.steps() % steps);
-        let order = shuffled(training.len(), seed, epoch).split_off(done as usize * batch);
-        let (augment, normalize) = (self.options.augment, self.options.normalize.clone());
-        let transform = Transform { augment, seed, epoch, normalize };
         let mut mean = Mean::default();
-        for b in Batches::new(training.clone(), order, batch, Rest::Drop, transform)? {
+        for b in self.batches(training)? {
             let rate = self.trainer.learning_rate();
-            let measures = self.trainer.step_on(&b).map_err(|e| self.with_checkpoint(e))?;
+            let measures = self.trainer.step_on(&b)?;
             self.log_step(epoch, rate, &measures)?;
             mean.add(&measures);
             let position =
@@ -209,6 +216,17 @@ impl<'a> Run<'a> {
         }
         self.end_of_epoch(epoch, start, &mean, batch, watch)?;
         Ok(Flow::Continue)
+    }
+
+    /// The batches that are left of the epoch in which the trainer is.
+    fn batches(&self, training: &Arc<dyn Dataset>) -> Result<Batches> {
+        let (batch, seed) = (self.trainer.settings().batch, self.trainer.settings().seed);
+        let steps = self.trainer.steps_an_epoch();
+        let (epoch, done) = (self.trainer.steps() / steps, self.trainer.steps() % steps);
+        let order = shuffled(training.len(), seed, epoch).split_off(done as usize * batch);
+        let (augment, normalize) = (self.options.augment, self.options.normalize.clone());
+        let transform = Transform { augment, seed, epoch, normalize };
+        Batches::new(training.clone(), order, batch, Rest::Drop, transform)
     }
 
     fn end_of_epoch(
@@ -265,13 +283,37 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Says of a step that failed where the last good checkpoint is.
-    fn with_checkpoint(&self, e: Error) -> Error {
-        let Error::Training(message) = e else { return e };
-        Error::Training(match &self.checkpoint {
-            Some(path) => format!("{message}; the last good checkpoint is `{}`", path.display()),
-            None => format!("{message}; there is no checkpoint yet"),
-        })
+    /// Says of a loss that is not finite where that began, and where the last good checkpoint is.
+    fn explain(&mut self, message: &str, training: &Arc<dyn Dataset>) -> Error {
+        let mut text = message.to_string();
+        // What goes wrong on the way must not hide the error that is to be explained.
+        if let Ok(Some(origin)) = self.origin(training) {
+            text += &format!("; the first value that is not finite is {origin}");
+        }
+        text += &match &self.checkpoint {
+            Some(path) => format!("; the last good checkpoint is `{}`", path.display()),
+            None => "; there is no checkpoint yet".to_string(),
+        };
+        Error::Training(text)
+    }
+
+    /// Repeats the steps since the last checkpoint, and the one that failed in the interpreter. The trainer
+    /// then stands before that step.
+    fn origin(&mut self, training: &Arc<dyn Dataset>) -> Result<Option<String>> {
+        let failed = self.trainer.steps();
+        match &self.checkpoint {
+            Some(path) => self.trainer.load(path)?,
+            None => self.trainer.restart()?,
+        }
+        while self.trainer.steps() < failed {
+            for b in self.batches(training)? {
+                if self.trainer.steps() + 1 == failed {
+                    return self.trainer.not_finite(&b);
+                }
+                self.trainer.step_on(&b)?;
+            }
+        }
+        Ok(None)
     }
 
     /// Curves, confusion matrix, weights.

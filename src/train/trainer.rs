@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use nnc_compiler::build::Built;
+use nnc_compiler::graph::interpret::{self, Precision};
 use nnc_compiler::graph::{Bindings, Dim, Graph, NodeId, Op, TensorType};
 use nnc_compiler::training::{self, Moment, StepGraph, StepOptions, TrainError};
 use nnc_dsl::SourceMap;
@@ -220,8 +221,7 @@ impl Trainer {
         if self.diverged {
             return Err(Error::Training("the loss was not finite; restore a checkpoint first".into()));
         }
-        let at = Moment { learning_rate: self.learning_rate(), step: self.step, seed: self.settings.seed };
-        let scalars = self.step_graph.scalars(at);
+        let scalars = self.step_graph.scalars(self.moment());
         let mut given: BTreeMap<&str, TensorView<'_>> =
             scalars.iter().map(|(name, t)| (name.as_str(), t.view())).collect();
         for (name, view) in inputs {
@@ -255,6 +255,42 @@ impl Trainer {
     pub fn classes(&self) -> Option<usize> {
         let graph = &self.built.graph;
         graph.node(graph.outputs[scores_output(graph)?].node).ty.shape[1].size()
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { learning_rate: self.learning_rate(), step: self.step, seed: self.settings.seed }
+    }
+
+    /// The first value that would not be finite in a step on this batch, in the author's terms; the
+    /// interpreter computes it, slowly.
+    pub fn not_finite(&self, batch: &Batch) -> Result<Option<String>> {
+        let mut feeds = self.engine.parameters()?;
+        feeds.extend(self.step_graph.scalars(self.moment()));
+        for input in &self.inputs {
+            feeds.insert(input.name.clone(), input_of_batch(input, batch)?.to_tensor());
+        }
+        let (graph, mut first) = (&self.step_graph.graph, None);
+        let traced = interpret::trace(graph, &feeds, Precision::AsWritten, &mut |id, value| {
+            let bad = |t: &Tensor| t.as_f32().is_some_and(|a| a.iter().any(|v| !v.is_finite()));
+            if first.is_none() && bad(value) {
+                first = Some(id);
+            }
+        });
+        traced.map_err(|e| Error::Input(e.to_string()))?;
+        Ok(first.map(|id| {
+            let node = graph.node(id);
+            let place = node.spans.first().map(|&span| format!(" ({})", self.sources.location(span)));
+            let name = if node.name.is_empty() { String::new() } else { format!(" of `{}`", node.name) };
+            format!("that of `{}`{name}{}", node.op.name(), place.unwrap_or_default())
+        }))
+    }
+
+    /// Goes back to the beginning: fresh parameters, step 0.
+    pub fn restart(&mut self) -> Result<()> {
+        let fresh = initial_weights(&parameters_of(&self.step_graph.graph), self.settings.seed)?;
+        self.engine.set_parameters(fresh.tensors().clone())?;
+        (self.step, self.diverged) = (0, false);
+        Ok(())
     }
 
     /// Measures the net, as it is in inference, on every example of a set.
