@@ -130,18 +130,18 @@ impl Builder<'_> {
         let adaptive = [2, 3].map(|i| Axis::Adaptive { size: to[i], windows: from[i] });
         let pooling = |axes| Pooling { axes, dy };
         match &node.op {
-            Op::MaxPool2dGrad(p) => self.to_largest(&pooling(strided(&p.window)), operands[0], index),
+            Op::MaxPool2dGrad(p) => self.gradient_of_max(&pooling(strided(&p.window)), operands[0], index),
             Op::AvgPool2dGrad(g) => {
                 let (window, include_pad) = (&g.pool.window, g.pool.count_include_pad);
-                self.to_all(&pooling(strided(window)), include_pad, index)
+                self.gradient_of_mean(&pooling(strided(window)), include_pad, index)
             }
-            Op::AdaptiveMaxPool2dGrad => self.to_largest(&pooling(adaptive), operands[0], index),
-            _ => self.to_all(&pooling(adaptive), false, index),
+            Op::AdaptiveMaxPool2dGrad => self.gradient_of_max(&pooling(adaptive), operands[0], index),
+            _ => self.gradient_of_mean(&pooling(adaptive), false, index),
         }
     }
 
     /// Sums what comes back from the windows whose first maximum the element is.
-    fn to_largest(&mut self, p: &Pooling, x: NodeId, index: &[Index]) -> Expr {
+    fn gradient_of_max(&mut self, p: &Pooling, x: NodeId, index: &[Index]) -> Expr {
         let width = self.shape_of(x)[3] as i64;
         let here = self.value(x, index);
         let here = self.shared(DType::F32, here);
@@ -181,7 +181,7 @@ impl Builder<'_> {
     }
 
     /// Sums the shares of the windows that cover the element.
-    fn to_all(&mut self, p: &Pooling, include_pad: bool, index: &[Index]) -> Expr {
+    fn gradient_of_mean(&mut self, p: &Pooling, include_pad: bool, index: &[Index]) -> Expr {
         self.over_windows(p, index, |b, ks, window| {
             let [rows, columns] =
                 [0, 1].map(|i| p.axes[i].count(b, &index[2 + i], (&ks[i], &window[2 + i]), include_pad));
