@@ -49,9 +49,9 @@ impl Verifier<'_> {
         let node = self.graph.node(id);
         self.operands_and_type(id);
         if let Layout::Blocked(n) = node.layout
-            && (n == 0 || node.ty.rank() != 4 || node.ty.dtype != DType::F32)
+            && (n == 0 || node.ty.rank() != 4 || !matches!(node.ty.dtype, DType::F32 | DType::Bool))
         {
-            self.say(id, format!("blocked{n} is for f32 of 4 dimensions, it is {}", node.ty));
+            self.say(id, format!("blocked{n} is for f32 and bool of 4 dimensions, it is {}", node.ty));
         }
         if let Some(g) = node.group
             && !self.graph.groups.get(g.0 as usize).is_some_and(|group| group.nodes.contains(&id))

@@ -14,7 +14,7 @@
 //!    outside (the residual sum is one of them: its other operand is just read);
 //! 3. after a 2-D convolution at most one pooling, if it [suits](pool_suits), and elementwise nodes
 //!    of its shape;
-//! 4. at most one relayout: the result is stored in the other layout.
+//! 4. at most one relayout: the result is stored in the other layout (not after a pooling's gradient).
 //!
 //! Elementwise nodes whose only users are elementwise nodes of the group join it, too.
 //!
@@ -144,6 +144,7 @@ impl<'a> Fuser<'a> {
             }
             if let Some(user) = only
                 && matches!(self.graph.node(user).op, Op::Relayout)
+                && !is_pool_grad(&self.graph.node(seed).op)
                 && self.same_phase(tail, user)
             {
                 return self.join(user);
@@ -331,6 +332,17 @@ fn pool_suits(window: &Window) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Gradients of poolings, whose kernels are made of vectors only where they store as they read.
+fn is_pool_grad(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::MaxPool2dGrad(_)
+            | Op::AvgPool2dGrad(_)
+            | Op::AdaptiveMaxPool2dGrad
+            | Op::AdaptiveAvgPool2dGrad(_)
+    )
 }
 
 /// Movements of elements, and what else gains nothing from elementwise work beside it.

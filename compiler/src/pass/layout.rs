@@ -116,7 +116,7 @@ impl Walk {
                 let full: Vec<usize> = (0..operands.len())
                     .filter(|&i| graph.node(operands[i]).ty.shape == graph.node(id).ty.shape)
                     .collect();
-                let fits = operands.iter().all(|&o| is_f32(graph, o));
+                let fits = operands.iter().all(|&o| is_blockable(graph, o));
                 if fits && full.iter().any(|&i| blocked(&operands[i])) {
                     Choice::Blocked(full)
                 } else {
@@ -174,11 +174,16 @@ impl Walk {
     }
 }
 
+/// True for `f32`, and for masks over it.
+fn is_blockable(graph: &Graph, id: NodeId) -> bool {
+    matches!(graph.node(id).ty.dtype, DType::F32 | DType::Bool)
+}
+
 fn is_f32(graph: &Graph, id: NodeId) -> bool {
     graph.node(id).ty.dtype == DType::F32
 }
 
-/// True for `f32` values `[N, C, H, W]` whose channels fill blocks well enough.
+/// True for values `[N, C, H, W]` whose channels fill blocks well enough.
 fn fills_blocks(graph: &Graph, id: NodeId) -> bool {
     let ty = &graph.node(id).ty;
     let channels = match ty.sizes().as_deref() {
@@ -186,7 +191,7 @@ fn fills_blocks(graph: &Graph, id: NodeId) -> bool {
         _ => return false,
     };
     let block = usize::from(BLOCK);
-    is_f32(graph, id) && channels > 0 && channels.div_ceil(block) * block <= PADDING_LIMIT * channels
+    is_blockable(graph, id) && channels > 0 && channels.div_ceil(block) * block <= PADDING_LIMIT * channels
 }
 
 /// One filter a channel: as many groups as input and output channels.

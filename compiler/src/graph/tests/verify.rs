@@ -88,7 +88,7 @@ fn broken_texts() {
         (
             "blocked8",
             "blocked0",
-            "node 3 (relu): blocked0 is for f32 of 4 dimensions, it is f32[1, 16, 8, 8]",
+            "node 3 (relu): blocked0 is for f32 and bool of 4 dimensions, it is f32[1, 16, 8, 8]",
         ),
         ("\"w\"", "\"x\"", "node 1 (parameter `x`): node 0 has the same name"),
         ("\"w\"", "\"\"", "node 1 (parameter): it needs a name"),
