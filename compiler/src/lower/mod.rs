@@ -2,7 +2,8 @@
 //!
 //! In: a graph without symbols, optimised or not (a node without a group is a group of one). Out:
 //! a [`Module`]: values, kernels (equal ones once) and launches in order, those that depend on
-//! parameters and constants alone in the prepare phase. Promises: every kernel passes the
+//! parameters and constants alone in the prepare phase; parameters that a run changes are state,
+//! which it reads and writes. Promises: every kernel passes the
 //! verifier; each element is computed by one task in a fixed order; results of graphs land in the
 //! caller's row-major memory.
 

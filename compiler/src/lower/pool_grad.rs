@@ -5,12 +5,11 @@
 use nnc_runtime::DType;
 
 use super::builder::Builder;
-use super::elementwise::{add, div, f32, mul};
+use super::elementwise::{add, div, f32, mul, sizes};
+use super::pool::UNROLLED_WINDOW;
 use crate::graph::op::Window;
 use crate::graph::{Node, NodeId, Op};
 use crate::kernel::{BinOp, Expr, Guard, Index, LoopKind};
-
-use super::pool::UNROLLED_WINDOW;
 
 /// Which windows cover a position and which positions a window has, along one axis.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +28,7 @@ enum Axis {
     Adaptive { size: usize, windows: usize },
 }
 
-/// The larger of a window's candidates along an axis, and the guards under which it is one.
+/// A window, or a position of one, along an axis, and the guards under which there is one.
 type Candidate = (Index, Vec<Guard>);
 
 impl Axis {
@@ -125,7 +124,7 @@ impl Builder<'_> {
     /// The gradient of a pooling with respect to the input's element at an index.
     pub fn pool_grad_element(&mut self, node: &Node, operands: &[NodeId], index: &[Index]) -> Expr {
         let dy = operands[operands.len() - 1];
-        let (to, from) = (super::elementwise::sizes(node), self.shape_of(dy));
+        let (to, from) = (sizes(node), self.shape_of(dy));
         let strided = |w: &Window| [0, 1].map(|i| Axis::strided(w, i, to[2 + i], from[2 + i]));
         let adaptive = [2, 3].map(|i| Axis::Adaptive { size: to[i], windows: from[i] });
         let pooling = |axes| Pooling { axes, dy };
