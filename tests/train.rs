@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use nnc::data::augment::{Augment, Transform};
 use nnc::data::batches::{Batches, Rest};
-use nnc::data::dataset::Dataset;
+use nnc::data::dataset::{Dataset, Part, split};
+use nnc::data::idx;
 use nnc::data::pictures::Pictures;
 use nnc::train::checkpoint::{Checkpoint, Folder};
 use nnc::train::fit::{CHECKPOINTS, CONFUSION, CURVES, FitOptions, Flow, Position, WEIGHTS, Watch, fit};
@@ -221,4 +222,24 @@ fn a_checkpoint_reads_back() {
     let c = Checkpoint::open(&path).unwrap();
     assert!(c.optimizer_state.iter().all(|n| n.contains("momentum")), "{:?}", c.optimizer_state);
     assert_eq!(c.optimizer_state.len(), 6, "{:?}", c.optimizer_state);
+}
+
+/// A subset of MNIST's training digits: learns on 2,400 of them, is measured on the other 600.
+#[test]
+fn lenet_learns_to_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("examples/lenet.nn")).unwrap();
+    let text = text.replace("batch = 64", "batch = 32\n        schedule = cosine(epochs = 12)");
+    let text = text.replace("lr = 0.01", "lr = 0.03");
+    let digits: Arc<dyn Dataset> = Arc::new(idx::open(&root.join("tests/data/digits"), Part::Train).unwrap());
+    let (train, test) = split(&digits, 0.2, 1).unwrap();
+    let mut trainer = trainer_on(&Options::new(), &text, train.len());
+    let augment = Augment { crop: 1, flip: false };
+    let options = FitOptions { epochs: 12, augment, ..FitOptions::default() };
+    let test: Arc<dyn Dataset> = Arc::new(test);
+    let train: Arc<dyn Dataset> = Arc::new(train);
+    let fitted = fit(&mut trainer, &train, Some(&test), &options, &mut ()).unwrap();
+    let confusion = fitted.evaluation.unwrap().confusion.unwrap();
+    assert_eq!(confusion.total(), 600);
+    assert!(confusion.accuracy() >= 0.95, "{}\n{confusion}", confusion.accuracy());
 }
