@@ -95,11 +95,13 @@ fn check(name: &str, example_name: &str) {
     let graph = build_step(&example(example_name, &[]), &options).unwrap();
     let feeds = feeds(&graph, &labels);
     agrees(name, &expected, &step(&graph.graph, &feeds, Precision::AsWritten).unwrap());
-    agrees(name, &expected, &compiled_step(&graph.graph, &feeds));
+    let compiled = compiled_step(&graph.graph, &feeds, 2);
+    agrees(name, &expected, &compiled);
+    assert!(compiled == compiled_step(&graph.graph, &feeds, 1), "{name}: the number of threads shows");
 }
 
 /// The step in machine code.
-fn compiled_step(graph: &Graph, feeds: &BTreeMap<String, Tensor>) -> Step {
+fn compiled_step(graph: &Graph, feeds: &BTreeMap<String, Tensor>, threads: usize) -> Step {
     let mut graph = graph.clone();
     pass::run_all(&mut graph, &mut |_, _| {});
     let target = CpuTarget::host();
@@ -108,7 +110,8 @@ fn compiled_step(graph: &Graph, feeds: &BTreeMap<String, Tensor>) -> Step {
     let named = |n| feeds.get_key_value(&graph.node(n).name).unwrap();
     let parameters = graph.parameters().into_iter().map(|n| (named(n).0.clone(), named(n).1.clone()));
     let executable = Executable::load(emitted.program).unwrap();
-    let mut trainable = Trainable::new(executable, &parameters.collect(), Arc::new(Pool::new(2))).unwrap();
+    let mut trainable =
+        Trainable::new(executable, &parameters.collect(), Arc::new(Pool::new(threads))).unwrap();
     let inputs: Vec<_> = graph.inputs().into_iter().map(|n| named(n).1.view()).collect();
     let outputs = trainable.step(&inputs).unwrap();
     let names = graph.outputs.iter().map(|o| o.name.clone());
