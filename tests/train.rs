@@ -229,8 +229,8 @@ fn a_checkpoint_reads_back() {
 fn lenet_learns_to_read() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(root.join("examples/lenet.nn")).unwrap();
-    let text = text.replace("batch = 64", "batch = 32\n        schedule = cosine(epochs = 12)");
-    let text = text.replace("lr = 0.01", "lr = 0.03");
+    let text = text.replace("batch = 64", "batch = 32");
+    let text = text.replace("lr = 0.02", "lr = 0.03");
     let digits: Arc<dyn Dataset> = Arc::new(idx::open(&root.join("tests/data/digits"), Part::Train).unwrap());
     let (train, test) = split(&digits, 0.2, 1).unwrap();
     let mut trainer = trainer_on(&Options::new(), &text, train.len());
