@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// No tensor may have more elements: 2^40 (4 TiB in `f32`) is beyond any machine this runs on.
-pub const MAX_ELEMENTS: i64 = 1 << 40;
+/// No tensor may have more elements: 2^37 (half a TiB in `f32`) is beyond any machine this runs on.
+pub const MAX_ELEMENTS: i64 = 1 << 37;
 
 /// What the symbols stand for.
 pub type Bindings = BTreeMap<String, usize>;

@@ -80,7 +80,7 @@ pub fn check_type(ty: &TensorType) -> Result<(), OpError> {
     }
     if elements > MAX_ELEMENTS {
         return Err(OpError::new(format!(
-            "{ty} is too large: a tensor may have 2^40 elements, this one would have {}",
+            "{ty} is too large: a tensor may have 2^37 elements, this one would have {}",
             if elements == i64::MAX { "2^63 or more".to_string() } else { elements.to_string() }
         )));
     }
