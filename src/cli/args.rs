@@ -40,7 +40,8 @@ pub struct CompileArgs {
     /// Number of threads (default: every core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
-    /// `default` allows algorithms that round a little differently, `strict` does not
+    /// `default` allows algorithms that round a little differently, `strict` does not; there are
+    /// none yet, so both give the same bits
     #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict"])]
     precision: String,
 }
