@@ -9,9 +9,9 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
 use nnc_runtime::program::Access;
 
+use super::assembler::{Assembler, Place};
 use super::function::{Binding, Emitter};
 use crate::kernel::index::Atom;
 use crate::kernel::{BufferId, Expr, Guard, Index, Memory, Stmt, Var};
@@ -19,19 +19,15 @@ use crate::kernel::{BufferId, Expr, Guard, Index, Memory, Stmt, Var};
 /// Pointers that an innermost loop carries; more would not stay in registers.
 const MOST_INDUCTIONS: usize = 8;
 
-/// A loaded value is used again if it was used within so many vector operations; after that it is
-/// loaded again, since holding it would cost a register that a tile needs.
-const REMEMBERED_FOR: u32 = 8;
-
 /// What an access loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// One element.
     Scalar,
-    /// One element in all lanes.
-    Splat,
-    /// Four neighbours.
-    Lanes,
+    /// One element in so many lanes.
+    Splat(usize),
+    /// So many neighbours.
+    Lanes(usize),
 }
 
 /// A place in memory: a pointer and a displacement in bytes.
@@ -45,14 +41,19 @@ pub struct Address {
 }
 
 /// Values known in a region of code and the regions inside it.
-#[derive(Default)]
-pub struct Scope {
-    pointers: HashMap<(BufferId, Index), Value>,
-    indices: HashMap<Index, Value>,
-    loads: HashMap<(Address, Form), (Value, u32)>,
+pub struct Scope<V> {
+    pointers: HashMap<(BufferId, Index), V>,
+    indices: HashMap<Index, V>,
+    loads: HashMap<(Address, Form), (V, u32)>,
 }
 
-impl Emitter<'_, '_> {
+impl<V> Default for Scope<V> {
+    fn default() -> Scope<V> {
+        Scope { pointers: HashMap::new(), indices: HashMap::new(), loads: HashMap::new() }
+    }
+}
+
+impl<A: Assembler> Emitter<'_, A> {
     /// The offset of an access, in elements, without the lane of a vector.
     pub fn flat(&mut self, buffer: BufferId, index: &[Index]) -> Rc<Index> {
         if let Some(flat) = self.flats.get(&(buffer, index.as_ptr())) {
@@ -88,17 +89,19 @@ impl Emitter<'_, '_> {
     }
 
     /// The pointer and displacement of an address.
-    pub fn pointer_and_offset(&mut self, a: &Address) -> (Value, i32) {
-        let size = self.kernel.buffer_of(a.buffer).dtype.size() as i64;
-        let pointer = self.pointer(a.buffer, &a.sum);
-        match i32::try_from(a.constant * size) {
-            Ok(offset) => (pointer, offset),
-            Err(_) => (self.b.ins().iadd_imm_s(pointer, a.constant * size), 0),
+    pub fn place(&mut self, a: &Address) -> Place<A::Value> {
+        let buffer = self.kernel.buffer_of(a.buffer);
+        let constant = buffer.memory == Memory::Global(Access::Read);
+        let distance = a.constant * buffer.dtype.size() as i64;
+        let base = self.pointer(a.buffer, &a.sum);
+        match i32::try_from(distance) {
+            Ok(offset) => Place { base, offset, constant },
+            Err(_) => Place { base: self.asm.add_constant(base, distance), offset: 0, constant },
         }
     }
 
     /// `buffer + sum`, where the sum has no constant.
-    pub fn pointer(&mut self, buffer: BufferId, sum: &Index) -> Value {
+    pub fn pointer(&mut self, buffer: BufferId, sum: &Index) -> A::Value {
         if sum.terms.is_empty() {
             return self.bases[buffer.0 as usize];
         }
@@ -110,18 +113,18 @@ impl Emitter<'_, '_> {
         let outer = self.pointer(buffer, &rest);
         let step = c * self.kernel.buffer_of(buffer).dtype.size() as i64;
         let value = self.atom(&atom);
-        let offset = self.b.ins().imul_imm_s(value, step);
-        let p = self.b.ins().iadd(outer, offset);
+        let offset = self.asm.multiply_constant(value, step);
+        let p = self.asm.add(outer, offset);
         self.remember_pointer(key, p);
         p
     }
 
     /// Makes a pointer known in the current region.
-    pub fn remember_pointer(&mut self, key: (BufferId, Index), p: Value) {
+    pub fn remember_pointer(&mut self, key: (BufferId, Index), p: A::Value) {
         self.scope().pointers.insert(key, p);
     }
 
-    fn scope(&mut self) -> &mut Scope {
+    fn scope(&mut self) -> &mut Scope<A::Value> {
         self.scopes.last_mut().expect("a function has a scope")
     }
 
@@ -144,11 +147,11 @@ impl Emitter<'_, '_> {
         }
     }
 
-    fn atom(&mut self, atom: &Atom) -> Value {
+    fn atom(&mut self, atom: &Atom) -> A::Value {
         let (inner, d, remainder) = match atom {
             Atom::Var(v) => match self.vars[v.0 as usize] {
                 Binding::Dynamic { value, .. } => return value,
-                Binding::Known(k) => return self.b.ins().iconst(types::I64, k),
+                Binding::Known(k) => return self.asm.index(k),
                 Binding::Unbound => unreachable!("verified kernels use variables inside their loops"),
             },
             Atom::Div(i, d) => (i, *d, false),
@@ -165,38 +168,37 @@ impl Emitter<'_, '_> {
     }
 
     /// Floor division by a constant, for x no less than `low`.
-    fn divide(&mut self, x: Value, low: i64, d: i64, remainder: bool) -> Value {
-        let ins = &mut self.b;
+    fn divide(&mut self, x: A::Value, low: i64, d: i64, remainder: bool) -> A::Value {
         match (d.count_ones() == 1, remainder) {
-            (true, true) => return ins.ins().band_imm_s(x, d - 1),
-            (true, false) => return ins.ins().sshr_imm_u(x, d.trailing_zeros() as i64),
+            (true, true) => return self.asm.and_constant(x, d - 1),
+            (true, false) => return self.asm.shift_constant(x, d.trailing_zeros() as u8),
             (false, _) => {}
         }
         // Raised by a multiple of d, x is not negative.
         let raise = if low < 0 { (-low + d - 1) / d } else { 0 };
-        let x = if raise > 0 { ins.ins().iadd_imm_s(x, raise * d) } else { x };
+        let x = if raise > 0 { self.asm.add_constant(x, raise * d) } else { x };
         let q = self.divide_natural(x, d);
         if remainder {
-            let whole = self.b.ins().imul_imm_s(q, d);
-            return self.b.ins().isub(x, whole);
+            let whole = self.asm.multiply_constant(q, d);
+            return self.asm.sub(x, whole);
         }
-        if raise > 0 { self.b.ins().iadd_imm_s(q, -raise) } else { q }
+        if raise > 0 { self.asm.add_constant(q, -raise) } else { q }
     }
 
     /// `floor(x / d)` for x in `0..2^31` as a product with the rounded-up reciprocal: exact by
     /// Granlund and Montgomery (1994), theorem 4.2, and below 2^64.
-    fn divide_natural(&mut self, x: Value, d: i64) -> Value {
-        let shift = 32 + (64 - (d - 1).leading_zeros() as i64);
+    fn divide_natural(&mut self, x: A::Value, d: i64) -> A::Value {
+        let shift = 32 + (64 - (d - 1).leading_zeros()) as u8;
         let reciprocal = (1u128 << shift).div_ceil(d as u128) as i64;
-        let product = self.b.ins().imul_imm_s(x, reciprocal);
-        self.b.ins().ushr_imm_u(product, shift)
+        let product = self.asm.multiply_constant(x, reciprocal);
+        self.asm.shift_unsigned_constant(product, shift)
     }
 
     /// The value of an index (without the lane of a vector), as i64.
-    pub fn index_value(&mut self, i: &Index) -> Value {
+    pub fn index_value(&mut self, i: &Index) -> A::Value {
         let i = self.resolve(i);
         if let Some(c) = i.known() {
-            return self.b.ins().iconst(types::I64, c);
+            return self.asm.index(c);
         }
         if let Some(v) = self.scopes.iter().rev().find_map(|s| s.indices.get(&i)) {
             return *v;
@@ -206,17 +208,17 @@ impl Emitter<'_, '_> {
         let mut sum = None;
         for (a, &c) in terms {
             let v = self.atom(a);
-            let v = if c == 1 { v } else { self.b.ins().imul_imm_s(v, c) };
-            sum = Some(sum.map_or(v, |s| self.b.ins().iadd(s, v)));
+            let v = if c == 1 { v } else { self.asm.multiply_constant(v, c) };
+            sum = Some(sum.map_or(v, |s| self.asm.add(s, v)));
         }
         let sum = sum.expect("has terms");
-        let sum = if i.constant == 0 { sum } else { self.b.ins().iadd_imm_s(sum, i.constant) };
+        let sum = if i.constant == 0 { sum } else { self.asm.add_constant(sum, i.constant) };
         self.scope().indices.insert(i, sum);
         sum
     }
 
     /// What is known of guards here: `Ok(holds)`, or the value that is not negative if they hold.
-    pub fn guards(&mut self, guards: &[Guard]) -> Result<bool, Value> {
+    pub fn guards(&mut self, guards: &[Guard]) -> Result<bool, A::Value> {
         let mut open = vec![];
         for g in guards {
             let i = self.resolve(&g.0);
@@ -232,25 +234,17 @@ impl Emitter<'_, '_> {
         for i in &open {
             let v = self.index_value(i);
             // The sign bit of a union is set if one of them is negative.
-            all = Some(all.map_or(v, |a| self.b.ins().bor(a, v)));
+            all = Some(all.map_or(v, |a| self.asm.or(a, v)));
         }
         all.map_or(Ok(true), Err)
     }
 
-    /// Memory flags of accesses to a buffer. Not `can_move`: a load stays behind its guard.
-    pub fn flags(&self, buffer: BufferId) -> MemFlagsData {
-        let flags = MemFlagsData::new().with_notrap();
-        match self.kernel.buffer_of(buffer).memory {
-            Memory::Global(Access::Read) => flags.with_readonly(),
-            _ => flags,
-        }
-    }
-
-    /// A value loaded a short while ago.
-    pub fn remembered(&mut self, key: &(Address, Form)) -> Option<Value> {
+    /// A value loaded a short while ago: used within some vector operations. After that it is loaded
+    /// again, since holding it would cost a register that a tile needs.
+    pub fn remembered(&mut self, key: &(Address, Form)) -> Option<A::Value> {
         let now = self.operations;
         let found = self.scopes.iter_mut().rev().find_map(|s| s.loads.get_mut(key))?;
-        if now - found.1 > REMEMBERED_FOR {
+        if now - found.1 > self.remembered_for {
             return None;
         }
         found.1 = now;
@@ -258,7 +252,7 @@ impl Emitter<'_, '_> {
     }
 
     /// Remembers what lies at an address.
-    pub fn remember(&mut self, key: (Address, Form), value: Value) {
+    pub fn remember(&mut self, key: (Address, Form), value: A::Value) {
         let now = self.operations;
         self.scope().loads.insert(key, (value, now));
     }
@@ -304,8 +298,7 @@ impl Emitter<'_, '_> {
             let mut sum = self.resolve(&flat);
             sum.constant = 0;
             // What is still to be unrolled only adds to the constant.
-            let known_later =
-                |e: &Emitter<'_, '_>, x: Var| x != v && matches!(e.vars[x.0 as usize], Binding::Unbound);
+            let known_later = |e: &Self, x: Var| x != v && matches!(e.vars[x.0 as usize], Binding::Unbound);
             sum.terms.retain(|a, _| !matches!(a, Atom::Var(x) if known_later(self, *x)));
             let mut plain = true;
             for a in sum.terms.keys() {

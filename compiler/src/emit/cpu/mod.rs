@@ -1,24 +1,26 @@
-//! The CPU back end: kernels become machine code with Cranelift, 128-bit vectors at most.
+//! The CPU back end: kernels become machine code.
+//!
+//! The emitter ([`function`] and the files beside it) walks a kernel and asks an [`assembler`] for
+//! instructions; Cranelift is one, with 128-bit vectors at most.
 //!
 //! Every kernel is one function `extern "C" fn(args, first, end, scratch)` that runs a range of
 //! tasks (see [`nnc_runtime::program::Kernel`]). It calls nothing and has no relocations, so the
 //! bytes can be mapped anywhere. The same kernels give the same bytes, whatever the threads.
 
 mod address;
+mod assembler;
+mod cranelift;
 mod expr;
 mod function;
-mod isa;
 mod registers;
 mod vector;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cranelift_codegen::Context;
-use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::isa::TargetIsa;
 use thiserror::Error;
 
+use self::cranelift::Cranelift;
 use crate::kernel::verify::Verified;
 use crate::kernel::{Kernel, Memory, math};
 use crate::target::CpuTarget;
@@ -71,17 +73,18 @@ pub fn compile(
     target: &CpuTarget,
     options: &EmitOptions,
 ) -> Result<Code, EmitError> {
-    let isa = isa::isa(target)?;
+    let generator = Cranelift::new(target)?;
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Option<Result<Function, EmitError>>>> =
         kernels.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
-        let mut context = Context::new();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(kernel) = kernels.get(i) else { break };
-            let function = compile_one(kernel, i, &*isa, options, &mut context);
-            *done[i].lock().expect("no compiling thread panics") = Some(function);
+            let title = format!("; #{i} {}\n", kernel.name);
+            let function = generator.compile(&math::expand(kernel), &title, options);
+            let failed = |problem| EmitError::Kernel { kernel: kernel.name.clone(), problem };
+            *done[i].lock().expect("no compiling thread panics") = Some(function.map_err(failed));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(kernels.len());
@@ -123,29 +126,6 @@ struct Function {
     scratch_bytes: usize,
     clif: Option<String>,
     asm: Option<String>,
-}
-
-fn compile_one(
-    kernel: &Verified<'_>,
-    number: usize,
-    isa: &dyn TargetIsa,
-    options: &EmitOptions,
-    context: &mut Context,
-) -> Result<Function, EmitError> {
-    let failed = |problem: String| EmitError::Kernel { kernel: kernel.name.clone(), problem };
-    let expanded = math::expand(kernel);
-    context.clear();
-    let scratch_bytes = function::build(&expanded, isa, &mut context.func);
-    let title = format!("; #{number} {}\n", kernel.name);
-    let clif = options.clif.then(|| format!("{title}{}", context.func.display()));
-    context.set_disasm(options.asm);
-    let compiled =
-        context.compile(isa, &mut ControlPlane::default()).map_err(|e| failed(format!("{:?}", e.inner)))?;
-    if !compiled.buffer.relocs().is_empty() {
-        return Err(failed("its code refers to a function outside".into()));
-    }
-    let asm = options.asm.then(|| format!("{title}{}", compiled.vcode.as_deref().unwrap_or_default()));
-    Ok(Function { bytes: compiled.code_buffer().to_vec(), scratch_bytes, clif, asm })
 }
 
 /// Byte offsets of the scratch buffers in a task's scratch memory, and its size.

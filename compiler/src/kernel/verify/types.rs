@@ -84,7 +84,7 @@ fn buffer_type(kernel: &Kernel, buffer: u32) -> Result<DType, Problem> {
 }
 
 /// The operand types of an operation, and its result's unless it is the operand's.
-fn unary(op: UnOp) -> (&'static [DType], Option<DType>) {
+pub fn unary(op: UnOp) -> (&'static [DType], Option<DType>) {
     match op {
         UnOp::Neg | UnOp::Abs | UnOp::Relu => (&[DType::F32, DType::I32], None),
         UnOp::Not => (&[DType::Bool], None),
@@ -96,7 +96,8 @@ fn unary(op: UnOp) -> (&'static [DType], Option<DType>) {
     }
 }
 
-fn binary(op: BinOp) -> (&'static [DType], Option<DType>) {
+/// Likewise.
+pub fn binary(op: BinOp) -> (&'static [DType], Option<DType>) {
     const NUMBERS: &[DType] = &[DType::F32, DType::I32];
     match op {
         BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::Div | BinOp::Max | BinOp::Min => (NUMBERS, None),

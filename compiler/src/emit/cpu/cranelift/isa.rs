@@ -3,7 +3,7 @@
 use cranelift_codegen::isa::{OwnedTargetIsa, lookup_by_name};
 use cranelift_codegen::settings::{self, Configurable};
 
-use super::EmitError;
+use super::super::EmitError;
 use crate::target::CpuTarget;
 
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
