@@ -31,7 +31,7 @@ const ALIGNMENT: usize = 64;
 /// What [`compile`] makes beside the code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EmitOptions {
-    /// The Cranelift IR as text.
+    /// The Cranelift IR as text; only of what Cranelift compiles.
     pub clif: bool,
     /// The machine code as text.
     pub asm: bool,
@@ -73,7 +73,7 @@ pub fn compile(
     target: &CpuTarget,
     options: &EmitOptions,
 ) -> Result<Code, EmitError> {
-    let generator = Cranelift::new(target)?;
+    let generator = Generator::new(target)?;
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Option<Result<Function, EmitError>>>> =
         kernels.iter().map(|_| Mutex::new(None)).collect();
@@ -101,6 +101,24 @@ pub fn compile(
         code.append(function.expect("every kernel was compiled")?);
     }
     Ok(code)
+}
+
+/// Who makes the code for a target.
+enum Generator {
+    Cranelift(Cranelift),
+}
+
+impl Generator {
+    fn new(target: &CpuTarget) -> Result<Generator, EmitError> {
+        Cranelift::new(target).map(Generator::Cranelift)
+    }
+
+    /// Compiles a kernel whose functions are expanded; the title heads the texts.
+    fn compile(&self, kernel: &Kernel, title: &str, options: &EmitOptions) -> Result<Function, String> {
+        match self {
+            Generator::Cranelift(c) => c.compile(kernel, title, options),
+        }
+    }
 }
 
 impl Code {

@@ -62,10 +62,31 @@ fn sample(i: usize, special: bool) -> f32 {
     }
 }
 
-/// Runs a kernel in the interpreter and compiled, in two splits of its tasks, and compares.
+/// What this machine can run: a target for every width of its vectors.
+fn targets() -> Vec<CpuTarget> {
+    let best = CpuTarget::detect();
+    best.widths().into_iter().filter(|w| *w == 4).map(|w| best.clone().with_lanes(w)).collect()
+}
+
+/// Runs a kernel in the interpreter and compiled for every target, and compares.
 fn check(kernel: &Kernel, special: bool) {
     let verified = verify(kernel).unwrap_or_else(|e| panic!("{kernel}\n{e:?}"));
-    let code = compile(&[verified], &CpuTarget::host(), &EmitOptions::default()).expect("compiles");
+    let start = arguments(kernel, special);
+    let mut expected = start.clone();
+    let places: Vec<(usize, usize)> = (0..expected.len()).map(|i| (i, 0)).collect();
+    run_kernel(kernel, &mut expected, &places, Order::Forward).unwrap_or_else(|e| panic!("{kernel}\n{e}"));
+    for target in targets() {
+        let options = EmitOptions::default();
+        let code = compile(std::slice::from_ref(&verified), &target, &options).expect("compiles");
+        let found = run(kernel, &code, &start);
+        for ((b, expected), mut found) in kernel.params().zip(&expected).zip(found) {
+            compare(kernel, target.lanes, b, expected, bytes_of(&mut found));
+        }
+    }
+}
+
+/// Samples for all arguments.
+fn arguments(kernel: &Kernel, special: bool) -> Vec<Block> {
     let mut blocks = vec![];
     for b in kernel.params() {
         let cell = |i: usize| match b.dtype {
@@ -78,24 +99,23 @@ fn check(kernel: &Kernel, special: bool) {
             _ => Block::new((0..b.extent()).map(cell).collect()),
         });
     }
-    let mut arguments: Vec<Vec<Line>> = kernel
-        .params()
-        .zip(&blocks)
-        .map(|(b, block)| {
-            let mut memory = lines(b.extent() * b.dtype.size());
-            let bytes = bytes_of(&mut memory);
-            for (i, c) in block.cells.iter().enumerate().filter(|(i, _)| block.defined[*i]) {
-                match b.dtype {
-                    DType::Bool => bytes[i] = *c as u8,
-                    _ => bytes[4 * i..4 * i + 4].copy_from_slice(&c.to_le_bytes()),
-                }
-            }
-            memory
-        })
-        .collect();
-    let places: Vec<(usize, usize)> = (0..blocks.len()).map(|i| (i, 0)).collect();
-    run_kernel(kernel, &mut blocks, &places, Order::Forward).unwrap_or_else(|e| panic!("{kernel}\n{e}"));
+    blocks
+}
 
+/// Runs compiled code in two splits of its tasks; the arguments' memory afterwards.
+fn run(kernel: &Kernel, code: &Code, blocks: &[Block]) -> Vec<Vec<Line>> {
+    let memory = |(b, block): (&crate::kernel::Buffer, &Block)| {
+        let mut memory = lines(b.extent() * b.dtype.size());
+        let bytes = bytes_of(&mut memory);
+        for (i, c) in block.cells.iter().enumerate().filter(|(i, _)| block.defined[*i]) {
+            match b.dtype {
+                DType::Bool => bytes[i] = *c as u8,
+                _ => bytes[4 * i..4 * i + 4].copy_from_slice(&c.to_le_bytes()),
+            }
+        }
+        memory
+    };
+    let mut arguments: Vec<Vec<Line>> = kernel.params().zip(blocks).map(memory).collect();
     let executable = Executable::new(&code.bytes);
     let args: Vec<*mut u8> = arguments.iter_mut().map(|a| bytes_of(a).as_mut_ptr()).collect();
     let mut scratch = lines(code.scratch_bytes[0]);
@@ -103,12 +123,10 @@ fn check(kernel: &Kernel, special: bool) {
     let scratch = bytes_of(&mut scratch).as_mut_ptr();
     executable.call(code.offsets[0], &args, tasks / 3, tasks, scratch);
     executable.call(code.offsets[0], &args, 0, tasks / 3, scratch);
-    for ((b, block), memory) in kernel.params().zip(&blocks).zip(&mut arguments) {
-        compare(kernel, b, block, bytes_of(memory));
-    }
+    arguments
 }
 
-fn compare(kernel: &Kernel, b: &crate::kernel::Buffer, block: &Block, bytes: &[u8]) {
+fn compare(kernel: &Kernel, lanes: usize, b: &crate::kernel::Buffer, block: &Block, bytes: &[u8]) {
     for i in (0..block.cells.len()).filter(|i| block.defined[*i]) {
         let expected = block.cells[i];
         let found = match b.dtype {
@@ -118,13 +136,14 @@ fn compare(kernel: &Kernel, b: &crate::kernel::Buffer, block: &Block, bytes: &[u
         let nan = |c: u32| b.dtype == DType::F32 && f32::from_bits(c).is_nan();
         let same = expected == found || nan(expected) && nan(found);
         let floats = (f32::from_bits(expected), f32::from_bits(found));
-        assert!(same, "{kernel}\n{}[{i}]: expected {expected:#x}, found {found:#x}; {floats:?}", b.name);
+        let place = format!("{}[{i}] at {lanes} lanes", b.name);
+        assert!(same, "{kernel}\n{place}: expected {expected:#x}, found {found:#x}; {floats:?}");
     }
 }
 
 #[test]
 fn functions_are_aligned_and_the_same_each_time() {
-    let kernels: Vec<Kernel> = (0..6).map(|_| samples::matmul_tile(6, 2, 32)).collect();
+    let kernels: Vec<Kernel> = (0..6).map(|_| samples::matmul_tile(6, 2, 4, 32)).collect();
     let verified: Vec<_> = kernels.iter().map(|k| verify(k).expect("is right")).collect();
     let options = EmitOptions { clif: true, asm: true };
     let code = compile(&verified, &CpuTarget::host(), &options).expect("compiles");
@@ -150,6 +169,30 @@ fn samples_give_the_interpreters_bits() {
     for kernel in samples::all() {
         check(&kernel, false);
         check(&kernel, true);
+    }
+}
+
+#[test]
+fn loops_over_the_same_registers_have_one_width() {
+    let kernel = samples::shared_registers();
+    let widths = |available: &[usize]| vector::widths(&kernel, available);
+    let loops = |available: &[usize]| -> Vec<usize> {
+        let (vars, chosen) = (&kernel.vars, widths(available).loops);
+        let lanes = vars.iter().zip(chosen).filter(|(v, _)| v.name.starts_with('l'));
+        lanes.map(|(_, w)| w.unwrap_or(1)).collect()
+    };
+    // The second loop's four lanes are those of `mixed`, and so of all that touches it.
+    assert_eq!(widths(&[16, 8, 4]).groups, [None, None, Some(4), Some(4)]);
+    assert_eq!(loops(&[16, 8, 4]), [4, 4, 4, 4, 4]);
+    assert_eq!(widths(&[16, 8]).groups, [None, None, Some(8), Some(8)]);
+    assert_eq!(loops(&[16, 8]), [8, 1, 8, 8, 8]);
+    let tile = samples::matmul_tile(6, 2, 16, 8);
+    let groups = vector::widths(&tile, &[16, 8, 4]).groups;
+    assert!(groups[3..].iter().all(|g| *g == Some(16)), "{groups:?}");
+    // 24 is no multiple of 16, 20 none of 8, 33 none of 4.
+    for (extent, width) in [(24, Some(8)), (20, Some(4)), (32, Some(16)), (33, None)] {
+        let loops = vector::widths(&samples::elementwise(extent), &[16, 8, 4]).loops;
+        assert!(loops[1..].iter().all(|w| *w == width), "{extent}: {loops:?}");
     }
 }
 
@@ -203,7 +246,7 @@ fn tile_speed() {
 
 #[cfg(target_arch = "x86_64")]
 fn tile_flops(rows: usize, vectors: usize) -> f64 {
-    let kernel = samples::matmul_tile(rows, vectors, 256);
+    let kernel = samples::matmul_tile(rows, vectors, 4, 256);
     let verified = verify(&kernel).expect("is right");
     let code = compile(&[verified], &CpuTarget::host(), &EmitOptions::default()).expect("compiles");
     let mut arguments: Vec<_> = kernel.params().map(|b| lines(b.extent() * 4)).collect();

@@ -35,28 +35,31 @@ struct Maker<'a> {
     output: BufferId,
     scratch: BufferId,
     registers: BufferId,
+    /// The size of a row of registers.
+    group: usize,
 }
 
 /// The output has one row of this size for each task.
-const ROW: usize = 24;
+const ROW: usize = 56;
 
 fn make(bytes: &[u8]) -> Kernel {
-    let choose = Choices { bytes: bytes.iter().cycle() };
+    let mut choose = Choices { bytes: bytes.iter().cycle() };
     let mut k = Kernel::new("random");
     let dtypes = [F32, I32, Bool];
-    let shapes: [(&[usize], &[usize]); 3] = [(&[6, 8], &[8, 1]), (&[5, 4], &[12, 2]), (&[40], &[1])];
+    let shapes: [(&[usize], &[usize]); 3] = [(&[6, 16], &[16, 1]), (&[5, 4], &[12, 2]), (&[40], &[1])];
     let inputs = dtypes
         .iter()
         .zip(shapes)
-        .chain([(&F32, (&[48usize][..], &[1usize][..]))])
+        .chain([(&F32, (&[64usize][..], &[1usize][..]))])
         .map(|(d, (shape, strides))| k.strided("in", *d, shape, strides, Memory::Global(Read)))
         .collect();
     let output = k.buffer("out", F32, &[2, 3, ROW], Memory::Global(ReadWrite));
     let scratch = k.buffer("scratch", F32, &[ROW], Memory::Scratch);
-    let registers = k.buffer("registers", F32, &[2, 4], Memory::Register);
+    let group = choose.of(&[4, 8, 16]);
+    let registers = k.buffer("registers", F32, &[2, group], Memory::Register);
     let tasks = [k.task("a", 2), k.task("b", 3)];
     let scope = tasks.iter().map(|t| (*t, LoopKind::Serial)).collect();
-    let mut m = Maker { k, choose, scope, inputs, output, scratch, registers };
+    let mut m = Maker { k, choose, scope, inputs, output, scratch, registers, group };
     let mut body = m.clear();
     for _ in 0..3 {
         body.push(m.loops(0));
@@ -75,7 +78,7 @@ impl Maker<'_> {
         let v = self.k.var("z", ROW);
         let fill = Expr::Cast(F32, Box::new(Expr::Index(Index::from(v) * 3 - 20i64)));
         let mut out = vec![over(v, LoopKind::Serial, vec![store(self.scratch, vec![v.into()], fill)])];
-        let (r, l) = (self.k.var("r", 2), self.k.var("l", 4));
+        let (r, l) = (self.k.var("r", 2), self.k.var("l", self.group));
         let fill = store(self.registers, vec![r.into(), l.into()], f(1.5));
         out.push(over(r, LoopKind::Unroll, vec![over(l, LoopKind::Vector, vec![fill])]));
         out
@@ -87,7 +90,7 @@ impl Maker<'_> {
             _ => LoopKind::Vector,
         };
         let extent = match kind {
-            LoopKind::Vector => self.choose.of(&[4, 4, 8, 3, 20]),
+            LoopKind::Vector => self.choose.of(&[4, self.group, self.group, 8, 16, 3, 20, 24, 32]),
             _ => self.choose.of(&[1, 2, 3, 5]),
         };
         let v = self.k.var("v", extent);
@@ -157,10 +160,12 @@ impl Maker<'_> {
         let unrolled = |(v, kind): &&(Var, LoopKind)| *kind == LoopKind::Unroll && extents[v.0 as usize] <= 2;
         let row = self.scope.iter().find(unrolled).map(|(v, _)| Index::from(*v));
         let row = row.unwrap_or_else(|| Index::from(self.choose.below(2)));
-        let lane =
-            self.scope.last().filter(|(v, kind)| *kind == LoopKind::Vector && extents[v.0 as usize] <= 4);
+        let lane = self
+            .scope
+            .last()
+            .filter(|(v, kind)| *kind == LoopKind::Vector && extents[v.0 as usize] <= self.group);
         let last = lane.map(|(v, _)| Index::from(*v));
-        vec![row, last.unwrap_or_else(|| Index::from(self.choose.below(4)))]
+        vec![row, last.unwrap_or_else(|| Index::from(self.choose.below(self.group)))]
     }
 
     fn load(&mut self, dtype: DType) -> Expr {

@@ -42,30 +42,30 @@ fn c(n: i64) -> Index {
     n.into()
 }
 
-/// The register tile of convolution and matrix product: rows, vectors, depth unrolled by 4; weights
+/// The register tile of convolution and matrix product: rows, vectors of so many lanes, depth unrolled by 4; weights
 /// and the broadcast input held in registers, as the lowering writes it.
 /// `y[r, j, l] = relu(Σ_k x[r, k] · w[k, j, l])`
-pub fn matmul_tile(rows: usize, vectors: usize, depth: usize) -> Kernel {
+pub fn matmul_tile(rows: usize, vectors: usize, lanes: usize, depth: usize) -> Kernel {
     let mut k = Kernel::new("matmul_tile");
     let x = k.buffer("x", F32, &[2 * rows, depth], Memory::Global(Read));
-    let w = k.buffer("w", F32, &[depth, vectors, 4], Memory::Global(Read));
-    let y = k.buffer("y", F32, &[2 * rows, vectors, 4], Memory::Global(Write));
-    let acc = k.buffer("acc", F32, &[rows, vectors, 4], Memory::Register);
+    let w = k.buffer("w", F32, &[depth, vectors, lanes], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[2 * rows, vectors, lanes], Memory::Global(Write));
+    let acc = k.buffer("acc", F32, &[rows, vectors, lanes], Memory::Register);
     let t = k.task("t", 2);
     let nest = |k: &mut Kernel, make: &dyn Fn(Var, Var, Var) -> Stmt| {
-        let (p, j, l) = (k.var("p", rows), k.var("j", vectors), k.var("l", 4));
+        let (p, j, l) = (k.var("p", rows), k.var("j", vectors), k.var("l", lanes));
         over(p, Unroll, vec![over(j, Unroll, vec![over(l, Vector, vec![make(p, j, l)])])])
     };
     let clear = nest(&mut k, &|p, j, l| store(acc, vec![i(p), i(j), i(l)], f(0.0)));
     let (outer, inner) = (k.var("k", depth / 4), k.var("u", 4));
     let at = i(outer) * 4 + i(inner);
-    let weights = k.buffer("weights", F32, &[vectors, 4], Memory::Register);
-    let row = k.buffer("row", F32, &[4], Memory::Register);
-    let (j, l) = (k.var("j", vectors), k.var("l", 4));
+    let weights = k.buffer("weights", F32, &[vectors, lanes], Memory::Register);
+    let row = k.buffer("row", F32, &[lanes], Memory::Register);
+    let (j, l) = (k.var("j", vectors), k.var("l", lanes));
     let value = load(w, vec![at.clone(), i(j), i(l)]);
     let fetch = over(l, Vector, vec![store(weights, vec![i(j), i(l)], value)]);
     let fetch = over(j, Unroll, vec![fetch]);
-    let (p, j, l, l2) = (k.var("p", rows), k.var("j", vectors), k.var("l", 4), k.var("l", 4));
+    let (p, j, l, l2) = (k.var("p", rows), k.var("j", vectors), k.var("l", lanes), k.var("l", lanes));
     let value = load(x, vec![i(t) * rows as i64 + i(p), at]);
     let spread = over(l, Vector, vec![store(row, vec![i(l)], value)]);
     let place = vec![i(p), i(j), i(l2)];
@@ -78,20 +78,20 @@ pub fn matmul_tile(rows: usize, vectors: usize, depth: usize) -> Kernel {
         store(y, vec![i(t) * rows as i64 + i(p), i(j), i(l)], value)
     });
     k.body = vec![clear, over(outer, Serial, vec![over(inner, Unroll, vec![fetch, step])]), finish];
-    k.flops = (2 * 2 * rows * 4 * vectors * depth) as u64;
+    k.flops = (2 * 2 * rows * lanes * vectors * depth) as u64;
     k
 }
 
 /// A 3x3 convolution with zero padding that stages its rows in scratch memory.
-fn conv_rows() -> Kernel {
+fn conv_rows(lanes: usize) -> Kernel {
     const H: usize = 7;
     const W: usize = 5;
     let mut k = Kernel::new("conv2d");
     let x = k.buffer("x", F32, &[H, W], Memory::Global(Read));
-    let w = k.buffer("w", F32, &[3, 3, 4], Memory::Global(Read));
-    let y = k.buffer("y", F32, &[H, W, 4], Memory::Global(Write));
+    let w = k.buffer("w", F32, &[3, 3, lanes], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[H, W, lanes], Memory::Global(Write));
     let rows = k.buffer("rows", F32, &[3, W + 2], Memory::Scratch);
-    let acc = k.buffer("acc", F32, &[W, 4], Memory::Register);
+    let acc = k.buffer("acc", F32, &[W, lanes], Memory::Register);
     let oh = k.task("oh", H);
     let (r, s) = (k.var("r", 3), k.var("s", W + 2));
     let (ih, iw) = (i(oh) + i(r) - 1i64, i(s) - 1i64);
@@ -99,9 +99,9 @@ fn conv_rows() -> Kernel {
     guards.extend(Guard::between(&iw, 0, W as i64, &k.extents()));
     let value = Expr::Guarded { guards, value: Box::new(load(x, vec![ih, iw])), otherwise: Box::new(f(0.0)) };
     let stage = over(r, Serial, vec![over(s, Serial, vec![store(rows, vec![i(r), i(s)], value)])]);
-    let (p, l) = (k.var("p", W), k.var("l", 4));
+    let (p, l) = (k.var("p", W), k.var("l", lanes));
     let clear = over(p, Unroll, vec![over(l, Vector, vec![store(acc, vec![i(p), i(l)], f(0.5))])]);
-    let (kh, kw, p, l) = (k.var("kh", 3), k.var("kw", 3), k.var("p", W), k.var("l", 4));
+    let (kh, kw, p, l) = (k.var("kh", 3), k.var("kw", 3), k.var("p", W), k.var("l", lanes));
     let value = fma(
         load(rows, vec![i(kh), i(p) + i(kw)]),
         load(w, vec![i(kh), i(kw), i(l)]),
@@ -109,61 +109,62 @@ fn conv_rows() -> Kernel {
     );
     let tile = over(p, Unroll, vec![over(l, Vector, vec![store(acc, vec![i(p), i(l)], value)])]);
     let sum = over(kh, Serial, vec![over(kw, Serial, vec![tile])]);
-    let (p, l) = (k.var("p", W), k.var("l", 4));
+    let (p, l) = (k.var("p", W), k.var("l", lanes));
     let out = store(y, vec![i(oh), i(p), i(l)], load(acc, vec![i(p), i(l)]));
     k.body = vec![stage, clear, sum, over(p, Unroll, vec![over(l, Vector, vec![out])])];
     k
 }
 
-/// 3x3 max pooling at stride 2 over 4 channels side by side, the window cut at the border.
-fn max_pool() -> Kernel {
+/// 3x3 max pooling at stride 2 over channels side by side, the window cut at the border.
+fn max_pool(lanes: usize) -> Kernel {
     let mut k = Kernel::new("max_pool2d");
-    let x = k.buffer("x", F32, &[6, 6, 4], Memory::Global(Read));
-    let y = k.buffer("y", F32, &[3, 3, 4], Memory::Global(Write));
-    let best = k.buffer("best", F32, &[4], Memory::Register);
+    let x = k.buffer("x", F32, &[6, 6, lanes], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[3, 3, lanes], Memory::Global(Write));
+    let best = k.buffer("best", F32, &[lanes], Memory::Register);
     let (oh, ow) = (k.task("oh", 3), k.task("ow", 3));
-    let l = k.var("l", 4);
+    let l = k.var("l", lanes);
     let clear = over(l, Vector, vec![store(best, vec![i(l)], f(f64::NEG_INFINITY))]);
-    let (kh, kw, l) = (k.var("kh", 3), k.var("kw", 3), k.var("l", 4));
+    let (kh, kw, l) = (k.var("kh", 3), k.var("kw", 3), k.var("l", lanes));
     let (ih, iw) = (i(oh) * 2 + i(kh), i(ow) * 2 + i(kw));
     let mut guards = Guard::between(&ih, 0, 6, &k.extents());
     guards.extend(Guard::between(&iw, 0, 6, &k.extents()));
     let value = binary(BinOp::Max, load(best, vec![i(l)]), load(x, vec![ih, iw, i(l)]));
     let step = over(l, Vector, vec![store(best, vec![i(l)], value)]);
     let window = over(kh, Serial, vec![over(kw, Unroll, vec![Stmt::If { guards, body: vec![step] }])]);
-    let l = k.var("l", 4);
+    let l = k.var("l", lanes);
     let out = over(l, Vector, vec![store(y, vec![i(oh), i(ow), i(l)], load(best, vec![i(l)]))]);
     k.body = vec![clear, window, out];
     k
 }
 
-/// Softmax over rows of 24, with partial results in lanes.
-fn softmax() -> Kernel {
+/// Softmax over rows of six vectors, with partial results in lanes.
+fn softmax(width: usize) -> Kernel {
     let mut k = Kernel::new("softmax");
-    let x = k.buffer("x", F32, &[3, 6, 4], Memory::Global(Read));
-    let y = k.buffer("y", F32, &[3, 6, 4], Memory::Global(ReadWrite));
-    let lanes = k.buffer("lanes", F32, &[4], Memory::Register);
+    let x = k.buffer("x", F32, &[3, 6, width], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[3, 6, width], Memory::Global(ReadWrite));
+    let lanes = k.buffer("lanes", F32, &[width], Memory::Register);
     let (most, total) =
         (k.buffer("most", F32, &[], Memory::Register), k.buffer("total", F32, &[1], Memory::Register));
     let n = k.task("n", 3);
     let mut body = vec![];
-    let l = k.var("l", 4);
+    let l = k.var("l", width);
     body.push(over(l, Vector, vec![store(lanes, vec![i(l)], load(x, vec![i(n), c(0), i(l)]))]));
-    let (s, l) = (k.var("s", 5), k.var("l", 4));
+    let (s, l) = (k.var("s", 5), k.var("l", width));
     let value = binary(BinOp::Max, load(lanes, vec![i(l)]), load(x, vec![i(n), i(s) + 1i64, i(l)]));
     body.push(over(s, Serial, vec![over(l, Vector, vec![store(lanes, vec![i(l)], value)])]));
-    let pair = |a, b| binary(BinOp::Max, load(lanes, vec![c(a)]), load(lanes, vec![c(b)]));
-    body.push(store(most, vec![], binary(BinOp::Max, pair(0, 1), pair(2, 3))));
+    let lane = |n: usize| load(lanes, vec![c(n as i64)]);
+    let largest = (1..width).fold(lane(0), |m, n| binary(BinOp::Max, m, lane(n)));
+    body.push(store(most, vec![], largest));
     body.push(store(total, vec![c(0)], f(0.0)));
-    let (s, l) = (k.var("s", 6), k.var("l", 4));
+    let (s, l) = (k.var("s", 6), k.var("l", width));
     let shifted = binary(BinOp::Sub, load(x, vec![i(n), i(s), i(l)]), load(most, vec![]));
     let exp = store(y, vec![i(n), i(s), i(l)], unary(UnOp::Exp, shifted));
     // Not independent: must run lane by lane.
-    let l2 = k.var("l", 4);
+    let l2 = k.var("l", width);
     let sum = binary(BinOp::Add, load(total, vec![c(0)]), load(y, vec![i(n), i(s), i(l2)]));
     let add = store(total, vec![c(0)], sum);
     body.push(over(s, Serial, vec![over(l, Vector, vec![exp]), over(l2, Vector, vec![add])]));
-    let (s, l) = (k.var("s", 6), k.var("l", 4));
+    let (s, l) = (k.var("s", 6), k.var("l", width));
     let value = binary(BinOp::Div, load(y, vec![i(n), i(s), i(l)]), load(total, vec![c(0)]));
     body.push(over(s, Serial, vec![over(l, Vector, vec![store(y, vec![i(n), i(s), i(l)], value)])]));
     k.body = body;
@@ -171,7 +172,7 @@ fn softmax() -> Kernel {
 }
 
 /// Every function of one operand and many of two on floats, side by side and one by one.
-fn elementwise(width: usize) -> Kernel {
+pub fn elementwise(width: usize) -> Kernel {
     use {BinOp::*, UnOp::*};
     const UNARY: [UnOp; 10] = [Neg, Abs, Sqrt, Floor, Relu, Exp, Log, Tanh, Sigmoid, Erf];
     const BINARY: [BinOp; 7] = [Add, Sub, Mul, Div, Max, Min, Pow];
@@ -259,8 +260,50 @@ fn div_mod() -> Kernel {
     k
 }
 
+/// Registers that loops of different widths share: 16 elements written in halves and quarters, and
+/// those of the other row one by one.
+pub fn shared_registers() -> Kernel {
+    let mut k = Kernel::new("shared_registers");
+    let x = k.buffer("x", F32, &[2, 16], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[3, 16], Memory::Global(Write));
+    let halves = k.buffer("halves", F32, &[16], Memory::Register);
+    let mixed = k.buffer("mixed", F32, &[2, 16], Memory::Register);
+    k.task("t", 1);
+    let twice = |k: &mut Kernel, width: usize, make: &dyn Fn(Index) -> Vec<Stmt>| {
+        let (h, l) = (k.var("h", 16 / width), k.var("l", width));
+        over(h, Unroll, vec![over(l, Vector, make(i(h) * width as i64 + i(l)))])
+    };
+    let mut body = vec![
+        twice(&mut k, 8, &|at| vec![store(halves, vec![at.clone()], load(x, vec![c(0), at]))]),
+        twice(&mut k, 4, &|at| vec![store(mixed, vec![c(0), at.clone()], load(x, vec![c(1), at]))]),
+    ];
+    // 16 at a time, but over what is held in eights and fours.
+    body.push(twice(&mut k, 16, &|at| {
+        let sum = binary(BinOp::Add, load(halves, vec![at.clone()]), load(x, vec![c(1), at.clone()]));
+        vec![store(y, vec![c(0), at], sum)]
+    }));
+    body.push(twice(&mut k, 8, &|at| {
+        let sum = binary(BinOp::Add, load(halves, vec![at.clone()]), load(mixed, vec![c(0), at.clone()]));
+        vec![store(mixed, vec![c(1), at], sum)]
+    }));
+    body.push(store(mixed, vec![c(1), c(9)], load(halves, vec![c(3)])));
+    body.push(twice(&mut k, 16, &|at| {
+        vec![
+            store(y, vec![c(1), at.clone()], load(mixed, vec![c(1), at.clone()])),
+            store(y, vec![c(2), at], load(mixed, vec![c(0), c(5)])),
+        ]
+    }));
+    k.body = body;
+    k
+}
+
 pub fn all() -> Vec<Kernel> {
-    let mut all = vec![matmul_tile(6, 2, 32), matmul_tile(5, 2, 4), conv_rows(), max_pool(), softmax()];
-    all.extend([elementwise(4), elementwise(8), elementwise(3), gather(), div_mod()]);
+    let mut all = vec![matmul_tile(6, 2, 4, 32), matmul_tile(5, 2, 4, 4)];
+    all.extend([matmul_tile(6, 2, 8, 8), matmul_tile(6, 4, 16, 8), matmul_tile(14, 2, 16, 4)]);
+    for lanes in [4, 8, 16] {
+        all.extend([conv_rows(lanes), max_pool(lanes), softmax(lanes)]);
+    }
+    all.extend([4, 8, 16, 3, 20, 24, 33].map(elementwise));
+    all.extend([gather(), div_mod(), shared_registers()]);
     all
 }
