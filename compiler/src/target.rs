@@ -15,7 +15,7 @@ pub struct CpuTarget {
 
 /// What vectors of 16 lanes need, what those of 8 need.
 const WIDE: [(usize, &[&str]); 2] =
-    [(16, &["avx512bw", "avx512dq", "avx512f", "avx512vl", "fma"]), (8, &["avx2", "fma"])];
+    [(16, &["avx512bw", "avx512dq", "avx512f", "avx512vl", "bmi2", "fma"]), (8, &["avx2", "bmi2", "fma"])];
 
 impl CpuTarget {
     /// The machine this runs on, with vectors of 128 bits.

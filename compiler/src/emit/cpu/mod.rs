@@ -1,7 +1,8 @@
 //! The CPU back end: kernels become machine code.
 //!
 //! The emitter ([`function`] and the files beside it) walks a kernel and asks an [`assembler`] for
-//! instructions; Cranelift is one, with 128-bit vectors at most.
+//! instructions. There are two: [`cranelift`], for every CPU, with 128-bit vectors, and [`x86`], our
+//! own, with AVX2 or AVX-512.
 //!
 //! Every kernel is one function `extern "C" fn(args, first, end, scratch)` that runs a range of
 //! tasks (see [`nnc_runtime::program::Kernel`]). It calls nothing and has no relocations, so the
@@ -14,6 +15,7 @@ mod expr;
 mod function;
 mod registers;
 mod vector;
+mod x86;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -106,17 +108,23 @@ pub fn compile(
 /// Who makes the code for a target.
 enum Generator {
     Cranelift(Cranelift),
+    X86(x86::Level),
 }
 
 impl Generator {
     fn new(target: &CpuTarget) -> Result<Generator, EmitError> {
-        Cranelift::new(target).map(Generator::Cranelift)
+        match (target.architecture.as_str(), target.lanes) {
+            ("x86_64", 16) => Ok(Generator::X86(x86::Level::Avx512)),
+            ("x86_64", 8) => Ok(Generator::X86(x86::Level::Avx2)),
+            _ => Cranelift::new(target).map(Generator::Cranelift),
+        }
     }
 
     /// Compiles a kernel whose functions are expanded; the title heads the texts.
     fn compile(&self, kernel: &Kernel, title: &str, options: &EmitOptions) -> Result<Function, String> {
         match self {
             Generator::Cranelift(c) => c.compile(kernel, title, options),
+            Generator::X86(level) => x86::compile(kernel, *level, title, options),
         }
     }
 }

@@ -65,7 +65,7 @@ fn sample(i: usize, special: bool) -> f32 {
 /// What this machine can run: a target for every width of its vectors.
 fn targets() -> Vec<CpuTarget> {
     let best = CpuTarget::detect();
-    best.widths().into_iter().filter(|w| *w == 4).map(|w| best.clone().with_lanes(w)).collect()
+    best.widths().into_iter().map(|w| best.clone().with_lanes(w)).collect()
 }
 
 /// Runs a kernel in the interpreter and compiled for every target, and compares.
@@ -236,7 +236,7 @@ fn tile_speed() {
     let peak = peak_flops();
     let mut shares = vec![];
     for (rows, vectors) in [(5, 2), (6, 2), (4, 2), (3, 3), (4, 3), (10, 1), (12, 1), (14, 1)] {
-        let flops = tile_flops(rows, vectors);
+        let flops = tile_flops(rows, vectors, &CpuTarget::host());
         shares.push(flops / peak);
         let share = 100.0 * flops / peak;
         println!("{rows}x{vectors}: {:.1} of {:.1} GFLOP/s: {share:.0} %", flops / 1e9, peak / 1e9);
@@ -244,11 +244,37 @@ fn tile_speed() {
     assert!(shares[0] > 0.85, "the 5x2 tile is slow");
 }
 
+/// Likewise for wide vectors, whose peak is so much higher as they are wider.
 #[cfg(target_arch = "x86_64")]
-fn tile_flops(rows: usize, vectors: usize) -> f64 {
-    let kernel = samples::matmul_tile(rows, vectors, 4, 256);
+#[test]
+#[ignore = "a measurement"]
+fn wide_tile_speed() {
+    let peak = peak_flops();
+    for target in targets().iter().filter(|t| t.lanes > 4) {
+        let peak = peak * target.lanes as f64 / 4.0;
+        let tiles: &[(usize, usize)] = if target.lanes == 16 {
+            &[(28, 1), (14, 2), (7, 4), (9, 3), (4, 7)]
+        } else {
+            &[(12, 1), (6, 2), (4, 3), (3, 4)]
+        };
+        for &(rows, vectors) in tiles {
+            let flops = tile_flops(rows, vectors, target);
+            let share = 100.0 * flops / peak;
+            println!(
+                "{rows}x{vectors}, {} lanes: {:.1} of {:.1} GFLOP/s: {share:.0} %",
+                target.lanes,
+                flops / 1e9,
+                peak / 1e9
+            );
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn tile_flops(rows: usize, vectors: usize, target: &CpuTarget) -> f64 {
+    let kernel = samples::matmul_tile(rows, vectors, target.lanes, 256);
     let verified = verify(&kernel).expect("is right");
-    let code = compile(&[verified], &CpuTarget::host(), &EmitOptions::default()).expect("compiles");
+    let code = compile(&[verified], target, &EmitOptions::default()).expect("compiles");
     let mut arguments: Vec<_> = kernel.params().map(|b| lines(b.extent() * 4)).collect();
     arguments.iter_mut().for_each(|a| bytes_of(a).fill(0));
     let args: Vec<*mut u8> = arguments.iter_mut().map(|a| bytes_of(a).as_mut_ptr()).collect();
@@ -265,13 +291,26 @@ fn tile_flops(rows: usize, vectors: usize) -> f64 {
 }
 
 #[test]
-fn a_row_sum_becomes_this_cranelift_ir() {
+fn tiles_that_do_not_fit_the_registers_are_right() {
+    for (rows, vectors, lanes) in [(3, 4, 8), (6, 4, 8), (28, 2, 16), (14, 3, 16), (20, 1, 4)] {
+        check(&samples::matmul_tile(rows, vectors, lanes, 8), false);
+    }
+}
+
+#[test]
+fn more_buffers_than_registers_for_their_addresses_are_right() {
+    check(&samples::many_buffers(30), false);
+}
+
+/// `y[n, l] = relu(Σ_i x[n, i, l])`
+fn row_sum(lanes: usize) -> Kernel {
     let mut k = Kernel::new("row_sum_relu");
-    let x = k.buffer("x", DType::F32, &[16, 100, 4], Memory::Global(Access::Read));
-    let y = k.buffer("y", DType::F32, &[16, 4], Memory::Global(Access::Write));
-    let acc = k.buffer("acc", DType::F32, &[4], Memory::Register);
+    let x = k.buffer("x", DType::F32, &[16, 100, lanes], Memory::Global(Access::Read));
+    let y = k.buffer("y", DType::F32, &[16, lanes], Memory::Global(Access::Write));
+    let acc = k.buffer("acc", DType::F32, &[lanes], Memory::Register);
     let n = k.task("n", 16);
-    let (l1, i, l2, l3) = (k.var("l", 4), k.var("i", 100), k.var("l", 4), k.var("l", 4));
+    let (l1, i) = (k.var("l", lanes), k.var("i", 100));
+    let (l2, l3) = (k.var("l", lanes), k.var("l", lanes));
     let vector = |l, stmt| samples::over(l, LoopKind::Vector, vec![stmt]);
     let clear = vector(l1, samples::store(acc, vec![l1.into()], samples::f(0.0)));
     let sum = samples::binary(
@@ -283,6 +322,12 @@ fn a_row_sum_becomes_this_cranelift_ir() {
     let relu = samples::unary(crate::kernel::UnOp::Relu, samples::load(acc, vec![l3.into()]));
     let out = vector(l3, samples::store(y, vec![n.into(), l3.into()], relu));
     k.body = vec![clear, samples::over(i, LoopKind::Serial, vec![step]), out];
+    k
+}
+
+#[test]
+fn a_row_sum_becomes_this_cranelift_ir() {
+    let k = row_sum(4);
     check(&k, true);
     let verified = verify(&k).expect("is right");
     let options = EmitOptions { clif: true, asm: false };
@@ -290,4 +335,17 @@ fn a_row_sum_becomes_this_cranelift_ir() {
     let text = code.clif.expect("asked for");
     // The calling convention is the host's.
     insta::assert_snapshot!(text.replace("apple_aarch64", "system_v"));
+}
+
+#[test]
+fn a_row_sum_becomes_this_wide_code() {
+    for lanes in [8, 16] {
+        let k = row_sum(lanes);
+        let verified = verify(&k).expect("is right");
+        let target =
+            CpuTarget { architecture: "x86_64".into(), features: vec![], lanes, vector_registers: 2 * lanes };
+        let options = EmitOptions { clif: false, asm: true };
+        let code = compile(&[verified], &target, &options).expect("compiles");
+        insta::assert_snapshot!(format!("row_sum_of_{lanes}_lanes"), code.asm.expect("asked for"));
+    }
 }

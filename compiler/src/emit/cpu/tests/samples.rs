@@ -297,6 +297,19 @@ pub fn shared_registers() -> Kernel {
     k
 }
 
+/// Sums of as many inputs at places that all move in their own way.
+pub fn many_buffers(count: usize) -> Kernel {
+    let mut k = Kernel::new("many_buffers");
+    let inputs: Vec<BufferId> =
+        (0..count).map(|n| k.buffer("x", F32, &[3, 5, 16 + n], Memory::Global(Read))).collect();
+    let y = k.buffer("y", F32, &[3, 5, 16], Memory::Global(Write));
+    let (a, b, l) = (k.task("a", 3), k.var("b", 5), k.var("l", 16));
+    let sum = inputs.iter().fold(f(0.0), |sum, x| binary(BinOp::Add, sum, load(*x, vec![i(a), i(b), i(l)])));
+    let out = over(l, Vector, vec![store(y, vec![i(a), i(b), i(l)], sum)]);
+    k.body = vec![over(b, Serial, vec![out])];
+    k
+}
+
 pub fn all() -> Vec<Kernel> {
     let mut all = vec![matmul_tile(6, 2, 4, 32), matmul_tile(5, 2, 4, 4)];
     all.extend([matmul_tile(6, 2, 8, 8), matmul_tile(6, 4, 16, 8), matmul_tile(14, 2, 16, 4)]);
