@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nnc_compiler::graph::{Graph, Op, interpret};
+use nnc_compiler::target::CpuTarget;
 use nnc_dsl::SourceMap;
 use nnc_runtime::program::{Port, Program};
 use nnc_runtime::session::{LaunchTimes, check_parameters};
@@ -105,28 +106,37 @@ pub trait Loaded: Send + Sync {
 /// The back end that the options choose.
 pub fn backend(options: &Options) -> Arc<dyn Backend> {
     match options.chosen_device() {
-        Device::Cpu => Arc::new(Cpu { pool: Arc::new(Pool::new(options.thread_count())) }),
+        Device::Cpu => {
+            let pool = Arc::new(Pool::new(options.thread_count()));
+            Arc::new(Cpu { target: options.chosen_target(), pool })
+        }
         Device::Reference => Arc::new(Reference),
     }
 }
 
 /// Compiled code on a thread pool.
 struct Cpu {
+    target: CpuTarget,
     pool: Arc<Pool>,
 }
 
 impl Backend for Cpu {
     fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
-        let program = compile(job.graph, job.sources, job.training_only)?;
+        let program = compile(job.graph, &self.target, job.sources, job.training_only)?;
         Ok(Box::new(load_program(program, job.parameters, self.pool.clone())?))
     }
 }
 
-/// Compiles a graph with known sizes for this computer.
-pub fn compile(graph: &Graph, sources: &SourceMap, training_only: &[String]) -> Result<Program> {
-    let (graph, _) = pipeline::optimize(graph);
-    let module = pipeline::lower(&graph, sources)?;
-    let mut program = pipeline::emit(&module, &pipeline::plan(&module), false)?.program;
+/// Compiles a graph with known sizes.
+pub fn compile(
+    graph: &Graph,
+    target: &CpuTarget,
+    sources: &SourceMap,
+    training_only: &[String],
+) -> Result<Program> {
+    let (graph, _) = pipeline::optimize(graph, target);
+    let module = pipeline::lower(&graph, target, sources)?;
+    let mut program = pipeline::emit(&module, &pipeline::plan(&module), target, false)?.program;
     program.training_only = training_only.to_vec();
     Ok(program)
 }

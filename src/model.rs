@@ -119,10 +119,10 @@ impl Network {
 
     /// The graph after all passes, and what each pass has to say.
     pub fn optimized(&self) -> (Graph, Vec<Report>) {
-        pipeline::optimize(&self.graph)
+        pipeline::optimize(&self.graph, &self.options.chosen_target())
     }
 
-    /// Compiles it for this computer; every size must be known.
+    /// Compiles it for the CPU that the options choose; every size must be known.
     ///
     /// ```
     /// let source = nnc::Source::from_text("double.nn", "net double {\n input x: f32[N]\n output y = 2 * x\n}\n")?;
@@ -134,7 +134,12 @@ impl Network {
     /// ```
     pub fn compile(&self) -> Result<Compiled> {
         self.require_sizes()?;
-        let program = device::compile(&self.graph, &self.sources, &self.training_only_names())?;
+        let program = device::compile(
+            &self.graph,
+            &self.options.chosen_target(),
+            &self.sources,
+            &self.training_only_names(),
+        )?;
         Ok(Compiled { program, options: self.options.clone() })
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use nnc_compiler::target::CpuTarget;
+
 use crate::Device;
 
 /// How results may differ from plain `f32` arithmetic.
@@ -28,6 +30,7 @@ pub struct Options {
     threads: usize,
     precision: Precision,
     device: Device,
+    target: Option<CpuTarget>,
     training: bool,
 }
 
@@ -67,6 +70,18 @@ impl Options {
         self
     }
 
+    /// The CPU that code is made for; without it, the one that this runs on.
+    ///
+    /// ```
+    /// let options = nnc::Options::new().target("avx2".parse()?);
+    /// assert_eq!(options.chosen_target().lanes, 8);
+    /// # Ok::<(), nnc::compiler::target::UnknownTarget>(())
+    /// ```
+    pub fn target(mut self, target: CpuTarget) -> Options {
+        self.target = Some(target);
+        self
+    }
+
     /// Builds the training variant of the net (with the parts that exist only in training).
     pub fn training(mut self, training: bool) -> Options {
         self.training = training;
@@ -99,6 +114,11 @@ impl Options {
     /// Where it runs.
     pub fn chosen_device(&self) -> Device {
         self.device
+    }
+
+    /// The CPU that code is made for.
+    pub fn chosen_target(&self) -> CpuTarget {
+        self.target.clone().unwrap_or_else(CpuTarget::host)
     }
 
     /// Whether the training variant is built.

@@ -35,24 +35,24 @@ pub fn build(source: &Source, options: &Options) -> Result<(Built, Arc<SourceMap
 }
 
 /// Runs all passes on a copy of the graph.
-pub fn optimize(graph: &Graph) -> (Graph, Vec<Report>) {
+pub fn optimize(graph: &Graph, target: &CpuTarget) -> (Graph, Vec<Report>) {
     let mut graph = graph.clone();
-    let reports = pass::run_all(&mut graph, &mut |_, _| {});
+    let reports = pass::run_all(&mut graph, target, &mut |_, _| {});
     (graph, reports)
 }
 
-/// Lowers an optimised graph to kernels.
-pub fn lower(graph: &Graph, sources: &SourceMap) -> Result<Module> {
-    lower::lower(graph, &CpuTarget::host(), Some(sources)).map_err(|e| match e {
+/// Lowers a graph that was optimised for the same target to kernels.
+pub fn lower(graph: &Graph, target: &CpuTarget, sources: &SourceMap) -> Result<Module> {
+    lower::lower(graph, target, Some(sources)).map_err(|e| match e {
         LowerError::Invalid { .. } => Error::Internal(e.to_string()),
         e => Error::Options(e.to_string()),
     })
 }
 
 /// Makes code of kernels. `text` asks for its text forms too.
-pub fn emit(module: &Module, plan: &Plan, text: bool) -> Result<Emitted> {
+pub fn emit(module: &Module, plan: &Plan, target: &CpuTarget, text: bool) -> Result<Emitted> {
     let options = EmitOptions { clif: text, asm: text };
-    emit::emit(module, plan, &CpuTarget::host(), &options).map_err(|e| Error::Internal(e.to_string()))
+    emit::emit(module, plan, target, &options).map_err(|e| Error::Internal(e.to_string()))
 }
 
 /// From an optimised graph's kernels to their plan.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use nnc_compiler::graph::Graph;
 use nnc_compiler::graph::print::print;
 use nnc_compiler::pass::{self, PASSES};
+use nnc_compiler::target::CpuTarget;
 
 use crate::error::Result;
 use crate::{Error, Options, Source, pipeline};
@@ -85,14 +86,15 @@ pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String>
     let network = source.network(options)?;
     match stage {
         Stage::Ast | Stage::Graph => return Ok(print(network.graph())),
-        Stage::After(pass) => return after(network.graph(), pass),
+        Stage::After(pass) => return after(network.graph(), &options.chosen_target(), pass),
         Stage::Fused => return Ok(print(&network.optimized().0)),
         Stage::Kernels | Stage::Plan | Stage::Clif | Stage::Asm => {}
     }
     let batch = network.batch_symbols().into_iter().map(|s| (s, 1)).collect();
     let network = network.specialise(&batch)?;
     network.require_sizes()?;
-    let module = pipeline::lower(&network.optimized().0, network.sources())?;
+    let target = options.chosen_target();
+    let module = pipeline::lower(&network.optimized().0, &target, network.sources())?;
     if *stage == Stage::Kernels {
         return Ok(module.to_string());
     }
@@ -100,15 +102,15 @@ pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String>
     if *stage == Stage::Plan {
         return Ok(plan.to_string());
     }
-    let emitted = pipeline::emit(&module, &plan, true)?;
+    let emitted = pipeline::emit(&module, &plan, &target, true)?;
     let text = if *stage == Stage::Clif { emitted.clif } else { emitted.asm };
     text.ok_or_else(|| Error::Internal(format!("the emitter gave no {stage}")))
 }
 
 /// The graph after the pass of that name.
-fn after(graph: &Graph, pass: &str) -> Result<String> {
+fn after(graph: &Graph, target: &CpuTarget, pass: &str) -> Result<String> {
     let mut found = None;
-    pass::run_all(&mut graph.clone(), &mut |name, graph| {
+    pass::run_all(&mut graph.clone(), target, &mut |name, graph| {
         if name == pass {
             found = Some(print(graph));
         }

@@ -14,11 +14,11 @@ fn check(name: &str, source: &Source, stages: &[&str]) {
     settings.set_snapshot_path("stages");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
+    let options = Options::new().target("fma".parse().unwrap());
     settings.bind(|| {
         for stage in stages {
             let stage: Stage = stage.parse().unwrap();
-            let text =
-                text(source, &Options::new(), &stage).unwrap_or_else(|e| panic!("{}", e.render(false)));
+            let text = text(source, &options, &stage).unwrap_or_else(|e| panic!("{}", e.render(false)));
             insta::assert_snapshot!(format!("{name}.{stage}"), text);
         }
     });

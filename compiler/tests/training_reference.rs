@@ -103,8 +103,8 @@ fn check(name: &str, example_name: &str) {
 /// The step in machine code.
 fn compiled_step(graph: &Graph, feeds: &BTreeMap<String, Tensor>, threads: usize) -> Step {
     let mut graph = graph.clone();
-    pass::run_all(&mut graph, &mut |_, _| {});
     let target = CpuTarget::host();
+    pass::run_all(&mut graph, &target, &mut |_, _| {});
     let module = lower(&graph, &target, None).unwrap();
     let emitted = emit(&module, &plan(&module), &target, &EmitOptions::default()).unwrap();
     let named = |n| feeds.get_key_value(&graph.node(n).name).unwrap();
@@ -182,7 +182,7 @@ fn every_example_with_a_train_section_has_a_step() {
         sound(&build_evaluation(&built, &sizes(2)).unwrap_or_else(|e| panic!("{name}: {e}")), &name);
         assert_eq!(step.untrained, [""; 0], "{name}");
         let (mut optimised, updates) = (step.graph.clone(), step.graph.updates.len());
-        pass::run_all(&mut optimised, &mut |_, _| {});
+        pass::run_all(&mut optimised, &CpuTarget::host(), &mut |_, _| {});
         assert_eq!(optimised.updates.len(), updates);
         count += 1;
     }

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nnc::compiler::target::CpuTarget;
 use nnc::source::{MAX_SOURCE_BYTES, text_of};
 use nnc::{Device, Error, Network, Options, Precision, Source};
 
@@ -44,6 +45,10 @@ pub struct CompileArgs {
     /// none yet, so both give the same bits
     #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict"])]
     precision: String,
+    /// The CPU that the code is for: `native`, `x86-64-v4` (or `avx512`), `x86-64-v3` (`avx2`),
+    /// `x86-64-fma` (`fma`)
+    #[arg(long, value_name = "CPU", default_value = "native")]
+    target_cpu: CpuTarget,
 }
 
 impl CompileArgs {
@@ -51,6 +56,7 @@ impl CompileArgs {
     pub fn options(&self, options: Options) -> Options {
         let strict = self.precision == "strict";
         let options = options.precision(if strict { Precision::Strict } else { Precision::Default });
+        let options = options.target(self.target_cpu.clone());
         match self.threads {
             Some(n) => options.threads(n as usize),
             None => options,

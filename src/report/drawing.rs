@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use nnc_compiler::graph::{Graph, NodeId, Op};
-use nnc_compiler::pass;
 use nnc_dsl::SourceMap;
 
 use super::place;
@@ -56,9 +55,7 @@ pub struct Drawing {
 impl Drawing {
     /// A net after all passes, with frames around what becomes one kernel.
     pub fn fused(network: &Network) -> Drawing {
-        let mut graph = network.graph().clone();
-        pass::run_all(&mut graph, &mut |_, _| {});
-        Drawing::of(&graph, network.sources())
+        Drawing::of(&network.optimized().0, network.sources())
     }
 
     /// A graph with its inputs, operations and outputs. Parameters are lines in the boxes of those

@@ -18,10 +18,10 @@ const FUSION: &str = "fuse";
 
 /// The explanation of a net whose sizes are all known.
 pub fn explain(network: &Network) -> Result<String> {
-    let mut graph = network.graph().clone();
-    let operations = work(&graph).len();
-    let separate = bytes_of(&graph, work(&graph));
-    let reports = pass::run_all(&mut graph, &mut |_, _| {});
+    let written = network.graph();
+    let operations = work(written).len();
+    let separate = bytes_of(written, work(written));
+    let (graph, reports) = network.optimized();
     let program = network.compile()?.program().clone();
 
     let prepared = pass::prepared(&graph);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nnc_compiler::graph::interpret::{self, Precision};
 use nnc_compiler::graph::{Graph, Op};
+use nnc_compiler::target::CpuTarget;
 use nnc_dsl::SourceMap;
 use nnc_runtime::{Executable, Pool, Session, Trainable};
 
@@ -30,6 +31,7 @@ pub(super) trait Engine: Send {
 /// Puts training steps and evaluations on the device that the options choose.
 pub(super) struct Bench {
     device: Device,
+    target: CpuTarget,
     pool: Arc<Pool>,
     sources: Arc<SourceMap>,
 }
@@ -38,7 +40,8 @@ impl Bench {
     pub(super) fn new(options: &Options, sources: Arc<SourceMap>) -> Bench {
         // The interpreter has no use for threads.
         let threads = if options.chosen_device() == Device::Cpu { options.thread_count() } else { 1 };
-        Bench { device: options.chosen_device(), pool: Arc::new(Pool::new(threads)), sources }
+        let pool = Arc::new(Pool::new(threads));
+        Bench { device: options.chosen_device(), target: options.chosen_target(), pool, sources }
     }
 
     /// A step of a graph with updates.
@@ -67,7 +70,7 @@ impl Bench {
     }
 
     fn compile(&self, graph: &Graph) -> Result<Arc<Executable>> {
-        let program = device::compile(graph, &self.sources, &[])?;
+        let program = device::compile(graph, &self.target, &self.sources, &[])?;
         Executable::load(program).map_err(|e| Error::Program(e.to_string()))
     }
 }

@@ -36,6 +36,7 @@ fn wrong_command_lines_exit_with_2() {
         "run examples/lenet.nn --threads 0",
         "run examples/lenet.nn --threads many",
         "run examples/lenet.nn --device gpu",
+        "run examples/lenet.nn --target-cpu pentium",
         "run examples/lenet.nn --preprocess sharpen",
         "run examples/lenet.nn --input image=",
         "run examples/lenet.nn --output logits",

@@ -140,6 +140,21 @@ fn a_program_file_runs_as_its_source_does() {
     assert_eq!(source, compiled);
 }
 
+/// A program is made for the CPU that is asked for.
+#[test]
+fn programs_are_made_for_a_named_cpu() {
+    let folder = scratch(&[("tiny.nn", TINY.as_bytes())]);
+    for (cpu, wide) in [("x86-64-v4", true), ("avx512", true), ("x86-64-v3", false), ("fma", false)] {
+        let line = format!("compile {{}}/tiny.nn --set N=1 --target-cpu {cpu} -o {{}}/{cpu}.nncp");
+        let made = nnc_in(folder.path(), &line);
+        if cfg!(target_arch = "x86_64") {
+            made.ok();
+            let program = std::fs::read(folder.path().join(format!("{cpu}.nncp"))).unwrap();
+            assert_eq!(program.windows(7).any(|w| w == b"avx512f"), wide, "{cpu}");
+        }
+    }
+}
+
 #[test]
 fn compile_goes_to_standard_output_and_run_reads_it() {
     let args = ["compile", "-", "--set", "N=1", "-o", "-"];

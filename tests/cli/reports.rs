@@ -53,7 +53,7 @@ fn graphs_are_drawn_as_svg() {
 
 #[test]
 fn explain_lenet() {
-    insta::assert_snapshot!(nnc("explain examples/lenet.nn").ok());
+    insta::assert_snapshot!(nnc("explain examples/lenet.nn --target-cpu fma").ok());
 }
 
 #[test]

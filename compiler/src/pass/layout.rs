@@ -23,20 +23,22 @@ use nnc_runtime::DType;
 
 use super::{Report, is_elementwise, is_source, label, prepared};
 use crate::graph::{Graph, Layout, NodeId, Op};
-
-/// Channels in a block: two 128-bit vectors, one 256-bit vector.
-pub const BLOCK: u8 = 8;
+use crate::target::CpuTarget;
 
 /// Blocks may take at most this many times the memory (and arithmetic) of the channels in them.
-/// At 2, channel counts 4..8 and 9 up are blocked (LeNet's 6 fill 3/4 of a block), 1..4 (pictures,
+/// At 2 and blocks of 8, channel counts from 4 on are blocked (LeNet's 6 fill 3/4 of a block), 1..4 (pictures,
 /// masks, attention maps) are not: half-empty vectors still beat the gathering and spilling of
 /// row-major convolutions, emptier ones do not.
 const PADDING_LIMIT: usize = 2;
 
-/// Runs the pass.
-pub fn run(graph: &mut Graph) -> Report {
-    let mut walk =
-        Walk { prepared: prepared(graph), converted: HashMap::new(), report: Report::new("layout") };
+/// Runs the pass: blocks of as many channels as the target wants.
+pub fn run(graph: &mut Graph, target: &CpuTarget) -> Report {
+    let mut walk = Walk {
+        block: target.block(),
+        prepared: prepared(graph),
+        converted: HashMap::new(),
+        report: Report::new("layout"),
+    };
     for id in graph.topological() {
         walk.visit(graph, id);
     }
@@ -45,6 +47,8 @@ pub fn run(graph: &mut Graph) -> Report {
 }
 
 struct Walk {
+    /// Channels in a block.
+    block: usize,
     prepared: HashSet<NodeId>,
     /// The relayouts made so far, by operand.
     converted: HashMap<NodeId, NodeId>,
@@ -62,6 +66,10 @@ enum Choice {
 }
 
 impl Walk {
+    fn blocked(&self) -> Layout {
+        Layout::Blocked(self.block as u8)
+    }
+
     fn visit(&mut self, graph: &mut Graph, id: NodeId) {
         if is_source(&graph.node(id).op) || graph.node(id).op == Op::Relayout {
             return;
@@ -76,20 +84,20 @@ impl Walk {
             Choice::Producer => vec![],
             Choice::Blocked(operands) => operands,
         };
-        graph.node_mut(id).layout = Layout::Blocked(BLOCK);
+        graph.node_mut(id).layout = self.blocked();
         self.report.changes += 1;
         let operands = graph.operands(id);
         for i in blocked_operands {
-            self.require(graph, id, i, operands[i], Layout::Blocked(BLOCK));
+            self.require(graph, id, i, operands[i], self.blocked());
         }
     }
 
     fn choose(&self, graph: &Graph, id: NodeId) -> Choice {
-        if self.prepared.contains(&id) || !fills_blocks(graph, id) {
+        if self.prepared.contains(&id) || !fills_blocks(graph, id, self.block) {
             return Choice::Plain;
         }
         let operands = graph.operands(id);
-        let blocked = |o: &NodeId| graph.node(*o).layout == Layout::Blocked(BLOCK);
+        let blocked = |o: &NodeId| graph.node(*o).layout == self.blocked();
         match &graph.node(id).op {
             Op::Conv2d(conv) if conv.groups == 1 => Choice::Producer,
             // A block of channels is a vector of filters, each with its own input channel.
@@ -130,7 +138,7 @@ impl Walk {
     /// Every operand must begin and end with a block.
     fn concat_fits(&self, graph: &Graph, id: NodeId) -> bool {
         graph.operands(id).iter().all(|&o| {
-            is_f32(graph, o) && graph.node(o).ty.shape[1].size().is_some_and(|c| c % usize::from(BLOCK) == 0)
+            is_f32(graph, o) && graph.node(o).ty.shape[1].size().is_some_and(|c| c % self.block == 0)
         })
     }
 
@@ -184,13 +192,12 @@ fn is_f32(graph: &Graph, id: NodeId) -> bool {
 }
 
 /// True for values `[N, C, H, W]` whose channels fill blocks well enough.
-fn fills_blocks(graph: &Graph, id: NodeId) -> bool {
+fn fills_blocks(graph: &Graph, id: NodeId, block: usize) -> bool {
     let ty = &graph.node(id).ty;
     let channels = match ty.sizes().as_deref() {
         Some(&[_, c, _, _]) => c,
         _ => return false,
     };
-    let block = usize::from(BLOCK);
     is_blockable(graph, id) && channels > 0 && channels.div_ceil(block) * block <= PADDING_LIMIT * channels
 }
 

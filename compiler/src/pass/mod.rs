@@ -1,6 +1,6 @@
 //! Passes: graph in, graph out. [`PASSES`] is their table of contents, in order.
 //!
-//! Every pass may be run alone, gives the same result for the same graph, and leaves a graph
+//! Every pass may be run alone, gives the same result for the same graph and target, and leaves a graph
 //! whose outputs are the same (up to the rounding of folded weights). What it decides is written
 //! on the nodes; what it has to say to people is in its [`Report`].
 //!
@@ -27,6 +27,7 @@ use nnc_dsl::Span;
 
 use crate::graph::verify::assert_valid;
 use crate::graph::{Graph, NodeId, Op};
+use crate::target::CpuTarget;
 
 pub use dead_code::sweep;
 pub use phase::{is_settled, prepared};
@@ -72,7 +73,7 @@ pub struct Pass {
     /// What it does, in a line.
     pub about: &'static str,
     /// Does it.
-    pub run: fn(&mut Graph) -> Report,
+    pub run: fn(&mut Graph, &CpuTarget) -> Report,
 }
 
 /// All passes, in the order in which they run.
@@ -80,48 +81,52 @@ pub const PASSES: &[Pass] = &[
     Pass {
         name: "simplify",
         about: "folds constants, removes what changes nothing, joins chains",
-        run: simplify::run,
+        run: |graph, _| simplify::run(graph),
     },
     Pass {
         name: "fold_batch_norm",
         about: "puts batch normalisation into the weights before it",
-        run: fold_batch_norm::run,
+        run: |graph, _| fold_batch_norm::run(graph),
     },
     Pass {
         name: "contractions",
         about: "writes contractions of gradients as convolutions and linear layers",
-        run: contractions::run,
+        run: |graph, _| contractions::run(graph),
     },
     Pass {
         name: "common_subexpressions",
         about: "computes equal values once",
-        run: common_subexpressions::run,
+        run: |graph, _| common_subexpressions::run(graph),
     },
-    Pass { name: "dead_code", about: "removes what no output needs", run: dead_code::run },
+    Pass { name: "dead_code", about: "removes what no output needs", run: |graph, _| dead_code::run(graph) },
     Pass {
         name: "recompute",
         about: "in training, computes cheap values again instead of keeping them",
-        run: recompute::run,
+        run: |graph, _| recompute::run(graph),
     },
     Pass {
         name: "layout",
         about: "chooses blocked channels inside, row-major at the borders",
         run: layout::run,
     },
-    Pass { name: "fuse", about: "forms the groups that become one kernel each", run: fuse::run },
+    Pass {
+        name: "fuse",
+        about: "forms the groups that become one kernel each",
+        run: |graph, _| fuse::run(graph),
+    },
     Pass {
         name: "place_concat",
         about: "lets the operands of a concatenation write straight into its result",
-        run: place_concat::run,
+        run: |graph, _| place_concat::run(graph),
     },
 ];
 
-/// Runs all passes; `after` sees the graph after each, with the pass's name. In debug builds the
+/// Runs all passes for a target; `after` sees the graph after each, with the pass's name. In debug builds the
 /// verifier runs in between: what it complains about is a mistake of the pass, and panics.
-pub fn run_all(graph: &mut Graph, after: &mut dyn FnMut(&str, &Graph)) -> Vec<Report> {
+pub fn run_all(graph: &mut Graph, target: &CpuTarget, after: &mut dyn FnMut(&str, &Graph)) -> Vec<Report> {
     let mut reports = vec![];
     for pass in PASSES {
-        reports.push((pass.run)(graph));
+        reports.push((pass.run)(graph, target));
         if cfg!(debug_assertions) {
             assert_valid(graph, pass.name);
         }

@@ -6,7 +6,7 @@ use nnc_compiler::kernel::Memory;
 use nnc_compiler::kernel::module::Role;
 use proptest::prelude::*;
 
-use crate::support::{Net, check, module, same, text, window};
+use crate::support::{Net, check, module, same, target, text, window};
 
 fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
     [range.clone(), range]
@@ -117,7 +117,7 @@ fn a_pooled_convolution_is_never_materialised() {
         let y = net.op(Op::MaxPool2d(MaxPool2d { window: window(2, 2) }), &[y]);
         net.output(y);
         let mut graph = net.graph.clone();
-        nnc_compiler::pass::run_all(&mut graph, &mut |_, _| {});
+        nnc_compiler::pass::run_all(&mut graph, &target(), &mut |_, _| {});
         let module = module(&graph);
         let whole: usize = net.shape(conv).iter().product();
         let temporary = module.values.iter().filter(|v| v.role == Role::Temporary).map(|v| v.elements);

@@ -151,7 +151,7 @@ pub fn check(net: &Net) -> Module {
     compare(&plain, &net.feeds, &expected);
     compare_code(&plain, &net.feeds);
     let mut optimised = net.graph.clone();
-    pass::run_all(&mut optimised, &mut |_, _| {});
+    pass::run_all(&mut optimised, &target(), &mut |_, _| {});
     let module = module(&optimised);
     compare(&module, &net.feeds, &expected);
     compare_code(&module, &net.feeds);

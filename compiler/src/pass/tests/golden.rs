@@ -24,7 +24,7 @@ fn before_and_after(passes: &str, text: &str) -> String {
     let mut remarks = String::new();
     for name in passes.split(", ") {
         let pass = PASSES.iter().find(|p| p.name == name).expect("a pass of that name");
-        let report = (pass.run)(&mut graph);
+        let report = (pass.run)(&mut graph, &super::target());
         verify::assert_valid(&graph, name);
         for remark in report.remarks {
             remarks += &format!("// {name}: {}\n", remark.text);

@@ -10,6 +10,12 @@ use super::super::{PASSES, run_all};
 use super::{invariants, random};
 use crate::graph::interpret::{Precision, trace};
 use crate::graph::{Graph, verify};
+use crate::target::CpuTarget;
+
+/// Blocks of eight and of sixteen channels.
+fn targets() -> [CpuTarget; 2] {
+    ["fma", "avx512"].map(|name| CpuTarget::named(name).expect("a target of that name"))
+}
 
 /// Share of an output's largest value by which it may differ: folding constants and weights rounds
 /// to f32, all else is computed in f64 here.
@@ -41,12 +47,12 @@ fn same(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> Result<()
     Ok(())
 }
 
-fn check_whole(graph: Graph) -> Result<(), TestCaseError> {
+fn check_whole(graph: Graph, target: &CpuTarget) -> Result<(), TestCaseError> {
     let feeds = random::feeds(&graph);
     let expected = outputs(&graph, &feeds);
     let mut optimised = graph.clone();
     let mut error = None;
-    run_all(&mut optimised, &mut |pass, g| {
+    run_all(&mut optimised, target, &mut |pass, g| {
         let result = same(&expected, &outputs(g, &feeds));
         error = error.take().or(result.err().map(|e| format!("after `{pass}`: {e}")));
     });
@@ -55,7 +61,7 @@ fn check_whole(graph: Graph) -> Result<(), TestCaseError> {
     }
     invariants::check(&optimised);
     let mut again = graph.clone();
-    run_all(&mut again, &mut |_, _| {});
+    run_all(&mut again, target, &mut |_, _| {});
     prop_assert_eq!(again.to_string(), optimised.to_string());
     Ok(())
 }
@@ -69,7 +75,7 @@ proptest! {
         let expected = outputs(&graph, &feeds);
         for pass in PASSES {
             let mut g = graph.clone();
-            (pass.run)(&mut g);
+            (pass.run)(&mut g, &targets()[0]);
             if let Err(errors) = verify::verify(&g) {
                 prop_assert!(false, "`{}` left a wrong graph: {errors:?}\n{g}", pass.name);
             }
@@ -81,6 +87,8 @@ proptest! {
 
     #[test]
     fn all_passes_keep_the_meaning_and_their_promises(random::Case(graph) in random::graphs(40)) {
-        check_whole(graph)?;
+        for target in targets() {
+            check_whole(graph.clone(), &target)?;
+        }
     }
 }

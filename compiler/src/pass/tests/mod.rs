@@ -11,6 +11,7 @@ use nnc_runtime::DType;
 use super::{fuse, run_all};
 use crate::graph::op::{Conv2d, MaxPool2d, Parameter, Unary, Window};
 use crate::graph::{Graph, NodeId, Op, Output, TensorType};
+use crate::target::CpuTarget;
 use nnc_runtime::program::Initializer;
 
 fn parameter(graph: &mut Graph, name: &str, shape: &[usize]) -> NodeId {
@@ -22,6 +23,11 @@ fn pool(kernel: usize, stride: usize) -> Op {
     let window =
         Window { kernel: [kernel; 2], stride: [stride; 2], padding: [0; 4], dilation: [1, 1], ceil: false };
     Op::MaxPool2d(MaxPool2d { window })
+}
+
+/// Vectors of 128 bits, blocks of eight channels: the same on every machine.
+fn target() -> CpuTarget {
+    CpuTarget::named("fma").expect("a target of that name")
 }
 
 fn stage(pooling: Op) -> Graph {
@@ -40,7 +46,7 @@ fn stage(pooling: Op) -> Graph {
 #[test]
 fn convolution_relu_and_pooling_are_one_group() {
     let mut g = stage(pool(2, 2));
-    run_all(&mut g, &mut |_, _| {});
+    run_all(&mut g, &target(), &mut |_, _| {});
     invariants::check(&g);
     assert_eq!(g.groups.len(), 1);
     let ops: Vec<&str> = g.groups[0].nodes.iter().map(|&n| g.node(n).op.name()).collect();

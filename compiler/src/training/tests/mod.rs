@@ -14,6 +14,7 @@ use crate::graph::interpret::{Precision, step, trace};
 use crate::graph::verify::assert_valid;
 use crate::graph::{Bindings, print};
 use crate::pass;
+use crate::target::CpuTarget;
 
 type Feeds = BTreeMap<String, Tensor>;
 
@@ -208,7 +209,7 @@ fn passes_keep_what_a_step_means() {
         }
         let before = step(&graph.graph, &feeds, Precision::Double).unwrap();
         let mut after = graph.graph.clone();
-        pass::run_all(&mut after, &mut |_, _| {});
+        pass::run_all(&mut after, &CpuTarget::host(), &mut |_, _| {});
         let after = step(&after, &feeds, Precision::Double).unwrap();
         assert_eq!(before.parameters.len(), after.parameters.len());
         for (a, b) in [(&before.outputs, &after.outputs), (&before.parameters, &after.parameters)] {
