@@ -41,12 +41,15 @@ pub fn optimize(graph: &Graph, target: &CpuTarget) -> (Graph, Vec<Report>) {
     (graph, reports)
 }
 
-/// Lowers a graph that was optimised for the same target to kernels.
+/// Lowers a graph that was optimised for the same target to kernels, in an order that needs little memory.
 pub fn lower(graph: &Graph, target: &CpuTarget, sources: &SourceMap) -> Result<Module> {
-    lower::lower(graph, target, Some(sources)).map_err(|e| match e {
+    let lowered = lower::lower(graph, target, Some(sources));
+    let mut module = lowered.map_err(|e| match e {
         LowerError::Invalid { .. } => Error::Internal(e.to_string()),
         e => Error::Options(e.to_string()),
-    })
+    })?;
+    plan::order::run(&mut module);
+    Ok(module)
 }
 
 /// Makes code of kernels. `text` asks for its text forms too.

@@ -5,11 +5,11 @@
 //! that are never alive together share bytes. A value is alive from the first launch that has it
 //! as an argument to the last one; a launch's own arguments never share (its tasks run in any order).
 //!
-//! Finding the smallest arena is bin packing in time; values are placed greedily where they fit
-//! best, largest first and oldest first, and the better of the two is taken. (Pisarchyk and Lee,
-//! "Efficient memory management for deep neural net inference", 2020: by size is within a few
-//! percent of the largest live set for such networks.)
+//! Before that, [`order`] may change the order of launches so that less is alive at once.
 
+mod jobs;
+pub mod order;
+mod pack;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +17,10 @@ use std::fmt::{self, Display, Formatter};
 
 use nnc_runtime::program::{Access, Class, Phase};
 
+use self::jobs::Touches;
+use self::pack::{Block, largest_live_set, pack};
 use crate::kernel::Memory;
-use crate::kernel::module::{Launch, Module, Role};
+use crate::kernel::module::{Launch, Module, Role, Value};
 
 /// Offsets are multiples of a cache line, which is also the widest vector.
 pub const ALIGNMENT: usize = 64;
@@ -36,6 +38,11 @@ impl Life {
     /// True if there is a launch during which both are alive.
     pub fn overlaps(self, other: Life) -> bool {
         self.first <= other.last && other.first <= self.last
+    }
+
+    /// The number of launches from the first one to the last one.
+    fn span(self) -> u128 {
+        (self.last - self.first) as u128 + 1
     }
 }
 
@@ -74,6 +81,8 @@ pub fn plan(module: &Module) -> Plan {
         ..Plan::default()
     };
     let (mut in_prepared, mut in_arena) = (vec![], vec![]);
+    // What no launch uses lies anywhere.
+    let mut largest_unused = 0;
     for (i, value) in module.values.iter().enumerate() {
         let class = match &value.role {
             Role::Input(n) => Class::Input(*n),
@@ -86,11 +95,18 @@ pub fn plan(module: &Module) -> Plan {
                 Class::Constant(at)
             }
             Role::Temporary if prepared[i] => {
-                in_prepared.push(Block { value: i, bytes: bytes[i], life: kept(module, lives[i]) });
+                in_prepared.extend(lives[i].map(|life| Block {
+                    value: i,
+                    bytes: bytes[i],
+                    life: kept(module, life),
+                }));
                 Class::Prepared(0)
             }
             Role::Temporary => {
-                in_arena.push(Block { value: i, bytes: bytes[i], life: lives[i].unwrap_or(UNUSED) });
+                match lives[i] {
+                    Some(life) => in_arena.push(Block { value: i, bytes: bytes[i], life }),
+                    None => largest_unused = largest_unused.max(bytes[i].next_multiple_of(ALIGNMENT)),
+                }
                 Class::Arena(0)
             }
         };
@@ -102,24 +118,14 @@ pub fn plan(module: &Module) -> Plan {
         plan.classes[block.value] = Class::Prepared(at);
     }
     let (offsets, total) = pack(&in_arena);
-    plan.arena_bytes = total;
+    plan.arena_bytes = total.max(largest_unused);
     for (block, at) in in_arena.iter().zip(offsets) {
         plan.classes[block.value] = Class::Arena(at);
     }
     plan.unshared_bytes = in_arena.iter().map(|b| b.bytes.next_multiple_of(ALIGNMENT)).sum();
-    plan.live_bytes = largest_live_set(&in_arena, module.launches.len());
+    plan.live_bytes = largest_live_set(&in_arena);
     (plan.lives, plan.bytes) = (lives, bytes);
     plan
-}
-
-/// The life of a value that no launch uses: it takes no room from others for long.
-const UNUSED: Life = Life { first: 0, last: 0 };
-
-/// A value that needs a place.
-struct Block {
-    value: usize,
-    bytes: usize,
-    life: Life,
 }
 
 fn lives(module: &Module) -> Vec<Option<Life>> {
@@ -153,68 +159,27 @@ fn accesses<'a>(module: &'a Module, launch: &'a Launch) -> impl Iterator<Item = 
     launch.args.iter().map(|a| a.value.0 as usize).zip(params)
 }
 
+/// What each of some launches of the module reads and writes.
+fn touches(module: &Module, launches: &[Launch]) -> Vec<Touches> {
+    launches.iter().map(|l| accesses(module, l).collect()).collect()
+}
+
+/// The bytes that each value takes in the arena; 0 for those that are elsewhere.
+fn arena_bytes(module: &Module) -> Vec<usize> {
+    let prepared = written_in_prepare(module);
+    let size = |(v, &prepared): (&Value, &bool)| match v.role {
+        Role::Temporary if !prepared => (v.elements * v.dtype.size()).next_multiple_of(ALIGNMENT),
+        _ => 0,
+    };
+    module.values.iter().zip(&prepared).map(size).collect()
+}
+
 /// The life of a prepared value: if the run phase reads it, it stays for good.
-fn kept(module: &Module, life: Option<Life>) -> Life {
-    let life = life.unwrap_or(UNUSED);
-    match module.launches.get(life.last).map(|l| l.phase) {
-        Some(Phase::Run) => Life { first: life.first, last: usize::MAX },
-        _ => life,
+fn kept(module: &Module, life: Life) -> Life {
+    match module.launches[life.last].phase {
+        Phase::Run => Life { first: life.first, last: usize::MAX },
+        Phase::Prepare => life,
     }
-}
-
-/// An offset for each block, and the end of the last one.
-fn pack(blocks: &[Block]) -> (Vec<usize>, usize) {
-    let mut by_size: Vec<usize> = (0..blocks.len()).collect();
-    by_size.sort_by_key(|&i| (std::cmp::Reverse(blocks[i].bytes), blocks[i].life.first, i));
-    let mut by_age: Vec<usize> = (0..blocks.len()).collect();
-    by_age.sort_by_key(|&i| (blocks[i].life.first, std::cmp::Reverse(blocks[i].bytes), i));
-    let (a, b) = (pack_in_order(blocks, &by_size), pack_in_order(blocks, &by_age));
-    if b.1 < a.1 { b } else { a }
-}
-
-/// Places blocks one after the other, each into the smallest gap that holds it between those that
-/// are alive with it; past the last of them if there is none.
-fn pack_in_order(blocks: &[Block], order: &[usize]) -> (Vec<usize>, usize) {
-    let mut offsets = vec![0; blocks.len()];
-    // Offset and block, sorted.
-    let mut placed: Vec<(usize, usize)> = vec![];
-    let mut total = 0;
-    for &i in order {
-        let bytes = blocks[i].bytes.next_multiple_of(ALIGNMENT);
-        let mut end = 0;
-        let mut best: Option<(usize, usize)> = None;
-        for &(at, other) in placed.iter().filter(|&&(_, o)| blocks[o].life.overlaps(blocks[i].life)) {
-            let gap = at.saturating_sub(end);
-            if gap >= bytes && best.is_none_or(|(size, _)| gap < size) {
-                best = Some((gap, end));
-            }
-            end = end.max(at + blocks[other].bytes.next_multiple_of(ALIGNMENT));
-        }
-        let at = best.map_or(end, |(_, at)| at);
-        offsets[i] = at;
-        total = total.max(at + bytes);
-        placed.insert(placed.partition_point(|&p| p < (at, i)), (at, i));
-    }
-    (offsets, total)
-}
-
-fn largest_live_set(blocks: &[Block], launches: usize) -> usize {
-    // What begins and ends at each launch.
-    let mut change = vec![0isize; launches.max(1) + 1];
-    for b in blocks {
-        let bytes = b.bytes.next_multiple_of(ALIGNMENT) as isize;
-        change[b.life.first] += bytes;
-        change[b.life.last + 1] -= bytes;
-    }
-    let mut live = 0;
-    change
-        .iter()
-        .map(|c| {
-            live += c;
-            live as usize
-        })
-        .max()
-        .unwrap_or(0)
 }
 
 /// A launch's line in the text form: `run conv2d_relu(%0, %3 → %5)  // conv1`.

@@ -1,5 +1,7 @@
 //! Plans of small modules: one as text, random ones for what must always hold.
 
+mod order;
+
 use nnc_runtime::DType;
 use nnc_runtime::program::{Access, Class, Phase};
 use proptest::prelude::*;
