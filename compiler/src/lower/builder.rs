@@ -269,11 +269,15 @@ impl<'a> Builder<'a> {
 
     /// The scratch buffer of that name and shape, made on first use.
     pub fn scratch(&mut self, name: &str, shape: &[usize]) -> BufferId {
-        let same =
-            |b: &crate::kernel::Buffer| b.memory == Memory::Scratch && b.name == name && b.shape == shape;
+        self.buffer(name, shape, Memory::Scratch)
+    }
+
+    /// The buffer of that name and shape, made on first use.
+    pub fn buffer(&mut self, name: &str, shape: &[usize], memory: Memory) -> BufferId {
+        let same = |b: &crate::kernel::Buffer| b.memory == memory && b.name == name && b.shape == shape;
         match self.kernel.buffers.iter().position(same) {
             Some(i) => BufferId(i as u32),
-            None => self.kernel.buffer(name, DType::F32, shape, Memory::Scratch),
+            None => self.kernel.buffer(name, DType::F32, shape, memory),
         }
     }
 

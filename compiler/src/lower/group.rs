@@ -32,6 +32,9 @@ impl<'a> Lowering<'a> {
         if out.elements() == 0 {
             return Ok(());
         }
+        if nodes.len() == 1 && self.weight_grad(result, &out)? {
+            return Ok(());
+        }
         if nodes.len() <= GROUP_LIMIT {
             let scope = self.scope(nodes)?;
             let name = self.kernel_name(nodes);

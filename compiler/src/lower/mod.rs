@@ -26,6 +26,10 @@ mod random;
 mod softmax;
 mod update;
 mod values;
+mod weight_grad;
+mod weight_grad_stage;
+mod weight_grad_store;
+mod weight_grad_tile;
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;

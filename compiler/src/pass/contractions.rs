@@ -6,23 +6,18 @@
 //!                                                  →    %4 = transpose %3 {order=[1, 0, 2, 3]}
 //!                                                       %5 = conv2d %dy, %4 {padding=1x1}
 //!
-//! %2 = conv2d_weight_grad %x, %dy {stride=2x2, …}       %3 = transpose %x {order=[1, 0, 2, 3]}
-//!                                                  →    %4 = transpose %dy {order=[1, 0, 2, 3]}
-//!                                                       %5 = conv2d %3, %4 {dilation=2x2, …}
-//!                                                       %6 = transpose %5 {order=[1, 0, 2, 3]}
-//!
 //! %2 = matmul %a, %b                               →    %3 = transpose %b {order=[1, 0]}
 //!                                                       %4 = linear %a, %3
 //! ```
 //!
 //! The input's gradient of a strided convolution reads `dy` with zeros between its elements; with a
-//! 1x1 kernel it is computed at the few elements first. The weights' gradient of a 1x1 convolution is
-//! a linear layer over all pixels. What has no such form (most grouped convolutions, padding wider
-//! than the kernel) stays.
+//! 1x1 kernel it is computed at the few elements first. What has no such form (most grouped
+//! convolutions, padding wider than the kernel) stays, and so do the gradients of weights, which have
+//! kernels of their own.
 
 use super::{Report, label};
-use crate::graph::op::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Padding};
-use crate::graph::{Dim, Graph, NodeId, Op};
+use crate::graph::op::{Conv2d, Conv2dInputGrad, Padding};
+use crate::graph::{Graph, NodeId, Op};
 use nnc_runtime::DType;
 
 /// Exchanges batch and channels.
@@ -38,7 +33,6 @@ pub fn run(graph: &mut Graph) -> Report {
         let mut rewriter = Rewriter { graph, id };
         let new = match rewriter.graph.node(id).op.clone() {
             Op::Conv2dInputGrad(g) => rewriter.input_grad(&g),
-            Op::Conv2dWeightGrad(g) => rewriter.weight_grad(&g),
             Op::MatMul => rewriter.matrix_product(),
             _ => continue,
         };
@@ -126,51 +120,6 @@ impl Rewriter<'_> {
                 self.op(conv, &[dy, weight])
             }
         }
-    }
-
-    fn weight_grad(&mut self, g: &Conv2dWeightGrad) -> Option<NodeId> {
-        let (mut x, dy) = (self.graph.operands(self.id)[0], self.graph.operands(self.id)[1]);
-        let ([_, _, height, width], [_, _, rows, columns]) = (self.sizes(x)?, self.sizes(dy)?);
-        let Conv2d { stride, padding, dilation, groups } = g.conv.clone();
-        if groups != 1 {
-            return None;
-        }
-        if g.kernel == [1, 1] && padding == [0; 4] {
-            return self.point_weight_grad(x, dy, stride);
-        }
-        let mut around = padding;
-        for (i, (size, out)) in [(height, rows), (width, columns)].into_iter().enumerate() {
-            // As many rows as the kernel has, and no more.
-            let needed = dilation[i] * (g.kernel[i] - 1) + stride[i] * (out - 1) + 1;
-            let before = padding[2 * i];
-            around[2 * i + 1] = needed.saturating_sub(size + before);
-            if size + before > needed {
-                let (start, end) = (Dim::from(0), Dim::from(needed.checked_sub(before)?));
-                x = self.op(Op::Slice { axis: 2 + i, start, end, step: 1 }, &[x])?;
-            }
-        }
-        let (x, dy) = (self.transpose(x, &EXCHANGE)?, self.transpose(dy, &EXCHANGE)?);
-        let conv = Conv2d { stride: dilation, padding: around, dilation: stride, groups };
-        let dw = self.op(Op::Conv2d(conv), &[x, dy])?;
-        self.transpose(dw, &EXCHANGE)
-    }
-
-    /// `dw[o, c] = Σ dy[n, o, h, w] · x[n, c, h, w]`
-    fn point_weight_grad(&mut self, mut x: NodeId, dy: NodeId, stride: [usize; 2]) -> Option<NodeId> {
-        for (i, &step) in stride.iter().enumerate().filter(|(_, s)| **s > 1) {
-            let end = Dim::from(self.sizes(x)?[2 + i]);
-            x = self.op(Op::Slice { axis: 2 + i, start: Dim::from(0), end, step }, &[x])?;
-        }
-        let mut flat = vec![];
-        for v in [dy, x] {
-            let [batch, channels, height, width] = self.sizes(v)?;
-            let v = self.transpose(v, &EXCHANGE)?;
-            let shape = vec![Dim::from(channels), Dim::from(batch * height * width)];
-            flat.push(self.op(Op::Reshape(shape), &[v])?);
-        }
-        let dw = self.op(Op::Linear, &flat)?;
-        let shape = self.graph.node(self.id).ty.shape.clone();
-        self.op(Op::Reshape(shape), &[dw])
     }
 
     fn matrix_product(&mut self) -> Option<NodeId> {

@@ -345,7 +345,8 @@ fn is_pool_grad(op: &Op) -> bool {
     )
 }
 
-/// Movements of elements, and what else gains nothing from elementwise work beside it.
+/// Movements of elements, and what else gains nothing from elementwise work beside it (gradients of
+/// weights are stored element by element).
 fn moves_only(op: &Op) -> bool {
     matches!(
         op,
@@ -362,6 +363,7 @@ fn moves_only(op: &Op) -> bool {
             | Op::Dropout(_)
             | Op::StopGradient
             | Op::Relayout
+            | Op::Conv2dWeightGrad(_)
     )
 }
 

@@ -63,6 +63,8 @@ enum Choice {
     Producer,
     /// Blocked result; the operands at these positions must be blocked, too.
     Blocked(Vec<usize>),
+    /// Row-major result; the operands at these positions must be blocked, the others row-major.
+    Reader(Vec<usize>),
 }
 
 impl Walk {
@@ -81,6 +83,13 @@ impl Walk {
                 }
                 return;
             }
+            Choice::Reader(blocked) => {
+                for (i, operand) in graph.operands(id).into_iter().enumerate() {
+                    let layout = if blocked.contains(&i) { self.blocked() } else { Layout::Plain };
+                    self.require(graph, id, i, operand, layout);
+                }
+                return;
+            }
             Choice::Producer => vec![],
             Choice::Blocked(operands) => operands,
         };
@@ -93,10 +102,15 @@ impl Walk {
     }
 
     fn choose(&self, graph: &Graph, id: NodeId) -> Choice {
+        let operands = graph.operands(id);
+        if let Op::Conv2dWeightGrad(g) = &graph.node(id).op
+            && !self.prepared.contains(&id)
+        {
+            return weight_grad(graph, g.conv.groups, [operands[0], operands[1]], self.block);
+        }
         if self.prepared.contains(&id) || !fills_blocks(graph, id, self.block) {
             return Choice::Plain;
         }
-        let operands = graph.operands(id);
         let blocked = |o: &NodeId| graph.node(*o).layout == self.blocked();
         match &graph.node(id).op {
             Op::Conv2d(conv) if conv.groups == 1 => Choice::Producer,
@@ -179,6 +193,18 @@ impl Walk {
                 graph.updates[i].value = self.convert(graph, value, Layout::Plain);
             }
         }
+    }
+}
+
+/// Weights are row-major. Their gradient's sums run over lanes of output channels, however few; few
+/// input channels (a picture's) are read as they lie.
+fn weight_grad(graph: &Graph, groups: usize, [x, dy]: [NodeId; 2], block: usize) -> Choice {
+    let channels = |n: NodeId| graph.node(n).ty.shape.get(1).and_then(crate::graph::Dim::size);
+    match groups {
+        1 if fills_blocks(graph, x, block) => Choice::Reader(vec![0, 1]),
+        1 => Choice::Reader(vec![1]),
+        g if channels(x) == Some(g) && channels(dy) == Some(g) => Choice::Reader(vec![0, 1]),
+        _ => Choice::Plain,
     }
 }
 
