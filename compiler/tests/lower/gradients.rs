@@ -150,6 +150,35 @@ proptest! {
     }
 }
 
+/// The names of the kernels that compute a gradient of weights.
+fn weight_gradient(x: [usize; 4], out: usize, kernel: usize, conv: Conv2d) -> Vec<String> {
+    let mut net = Net::new(x[0] as u64 * 13 + out as u64);
+    let (image, kernel) = (net.input(&x), [kernel; 2]);
+    let weight = net.parameter(&[out, x[1] / conv.groups, kernel[0], kernel[1]]);
+    let dy = gradient_of(&mut net, Op::Conv2d(conv.clone()), &[image, weight]);
+    let dw = net.op(Op::Conv2dWeightGrad(Conv2dWeightGrad { conv, kernel }), &[image, dy]);
+    net.output(dw);
+    check(&net).kernels.into_iter().map(|k| k.name).filter(|n| n.contains("weight")).collect()
+}
+
+/// Images in parts that are added up, more rows than a chunk has, tiles of both sizes.
+#[test]
+fn gradients_of_weights_in_parts() {
+    let conv = |stride, padding, dilation, groups| Conv2d {
+        stride: [stride; 2],
+        padding: [padding; 4],
+        dilation: [dilation; 2],
+        groups,
+    };
+    let parts = ["conv2d_weight_grad", "conv2d_weight_grad_sum"];
+    assert_eq!(weight_gradient([5, 7, 30, 38], 9, 3, conv(1, 1, 1, 1)), parts);
+    assert_eq!(weight_gradient([7, 8, 40, 63], 8, 3, conv(2, 2, 3, 1)), parts);
+    assert_eq!(weight_gradient([5, 3, 30, 28], 17, 5, conv(1, 2, 1, 1)), parts);
+    assert_eq!(weight_gradient([3, 24, 28, 60], 8, 1, conv(1, 0, 1, 1)), parts[..1]);
+    assert_eq!(weight_gradient([9, 7, 60, 63], 7, 3, conv(1, 1, 1, 7)), parts);
+    assert_eq!(weight_gradient([5, 20, 9, 7], 40, 3, conv(1, 1, 1, 1)), parts[..1]);
+}
+
 /// NaN counts as the maximum, the first one of a window.
 #[test]
 fn pooling_of_nan() {
