@@ -18,7 +18,7 @@ use nnc_runtime::session::{LaunchTimes, check_parameters};
 use nnc_runtime::{Executable, Pool, Session};
 
 use crate::error::Result;
-use crate::{Error, Options, Tensor, TensorView, pipeline};
+use crate::{Error, Options, Precision, Tensor, TensorView, pipeline};
 
 /// A kind of back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -108,7 +108,7 @@ pub fn backend(options: &Options) -> Arc<dyn Backend> {
     match options.chosen_device() {
         Device::Cpu => {
             let pool = Arc::new(Pool::new(options.thread_count()));
-            Arc::new(Cpu { target: options.chosen_target(), pool })
+            Arc::new(Cpu { target: options.chosen_target(), precision: options.chosen_precision(), pool })
         }
         Device::Reference => Arc::new(Reference),
     }
@@ -117,12 +117,13 @@ pub fn backend(options: &Options) -> Arc<dyn Backend> {
 /// Compiled code on a thread pool.
 struct Cpu {
     target: CpuTarget,
+    precision: Precision,
     pool: Arc<Pool>,
 }
 
 impl Backend for Cpu {
     fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
-        let program = compile(job.graph, &self.target, job.sources, job.training_only)?;
+        let program = compile(job.graph, &self.target, self.precision, job.sources, job.training_only)?;
         Ok(Box::new(load_program(program, job.parameters, self.pool.clone())?))
     }
 }
@@ -131,11 +132,12 @@ impl Backend for Cpu {
 pub fn compile(
     graph: &Graph,
     target: &CpuTarget,
+    precision: Precision,
     sources: &SourceMap,
     training_only: &[String],
 ) -> Result<Program> {
     let (graph, _) = pipeline::optimize(graph, target);
-    let module = pipeline::lower(&graph, target, sources)?;
+    let module = pipeline::lower(&graph, target, precision, sources)?;
     let mut program = pipeline::emit(&module, &pipeline::plan(&module), target, false)?.program;
     program.training_only = training_only.to_vec();
     Ok(program)

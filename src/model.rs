@@ -137,6 +137,7 @@ impl Network {
         let program = device::compile(
             &self.graph,
             &self.options.chosen_target(),
+            self.options.chosen_precision(),
             &self.sources,
             &self.training_only_names(),
         )?;

@@ -13,7 +13,7 @@ pub enum Precision {
     /// `f32`, sums in any fixed order, algorithms that need fewer multiplications.
     #[default]
     Default,
-    /// `f32`, textbook algorithms only.
+    /// `f32`, textbook algorithms only: no Winograd convolutions.
     Strict,
 }
 

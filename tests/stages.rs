@@ -4,17 +4,17 @@
 //! Machine code and its Cranelift form depend on the CPU and are not kept.
 
 use nnc::stages::{Stage, text};
-use nnc::{Options, Source};
+use nnc::{Options, Precision, Source};
 
 /// The stages whose text is the same on every machine.
 const STAGES: [&str; 5] = ["ast", "graph", "fused", "kernels", "plan"];
 
-fn check(name: &str, source: &Source, stages: &[&str]) {
+fn check(name: &str, source: &Source, precision: Precision, stages: &[&str]) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("stages");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    let options = Options::new().target("fma".parse().unwrap());
+    let options = Options::new().target("fma".parse().unwrap()).precision(precision);
     settings.bind(|| {
         for stage in stages {
             let stage: Stage = stage.parse().unwrap();
@@ -37,7 +37,7 @@ fn lenet() {
     // As a text, so that the file's place does not show.
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/lenet.nn");
     let source = Source::from_text("lenet.nn", std::fs::read_to_string(example).unwrap()).unwrap();
-    check("lenet", &source, &STAGES);
+    check("lenet", &source, Precision::Default, &STAGES);
 }
 
 /// A stage of VGG: two convolutions and a pooling that never meet in memory.
@@ -45,7 +45,7 @@ fn lenet() {
 fn vgg_stage() {
     let layers =
         "        -> conv(16, 3x3, pad = 1) -> relu -> conv(16, 3x3, pad = 1) -> relu -> maxpool(2x2)";
-    check("vgg_stage", &net("vgg_stage", "8, 12, 12", layers), &STAGES);
+    check("vgg_stage", &net("vgg_stage", "8, 12, 12", layers), Precision::Default, &STAGES);
 }
 
 /// An inception module: four branches that write straight into their concatenation.
@@ -63,7 +63,8 @@ net inception {
     ) -> avgpool_to(1) -> flatten
 }
 ";
-    check("inception", &Source::from_text("inception.nn", text).unwrap(), &STAGES[1..]);
+    let source = Source::from_text("inception.nn", text).unwrap();
+    check("inception", &source, Precision::Strict, &STAGES[1..]);
 }
 
 /// A residual block: batch norm folded into the weights, the sum and ReLU in the convolution's kernel.
@@ -78,5 +79,6 @@ net residual {
     output y = f + x -> relu -> avgpool_to(1) -> flatten
 }
 ";
-    check("residual", &Source::from_text("residual.nn", text).unwrap(), &STAGES[1..]);
+    let source = Source::from_text("residual.nn", text).unwrap();
+    check("residual", &source, Precision::Strict, &STAGES[1..]);
 }

@@ -41,8 +41,8 @@ pub struct CompileArgs {
     /// Number of threads (default: every core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
-    /// `default` allows algorithms that round a little differently, `strict` does not; there are
-    /// none yet, so both give the same bits
+    /// `default` allows algorithms that round a little differently (Winograd's for 3x3
+    /// convolutions), `strict` does not
     #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict"])]
     precision: String,
     /// The CPU that the code is for: `native`, `x86-64-v4` (or `avx512`), `x86-64-v3` (`avx2`),

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use nnc_compiler::graph::{Graph, NodeId, Op};
+use nnc_compiler::lower::algorithm::algorithm_of;
 use nnc_compiler::pass::{self, Remark, Report};
 use nnc_dsl::SourceMap;
 
 use super::place;
 use super::table::bytes;
-use crate::Network;
 use crate::error::Result;
+use crate::{Network, pipeline};
 
 /// The pass whose remarks stand with the groups.
 const FUSION: &str = "fuse";
@@ -34,6 +35,7 @@ pub fn explain(network: &Network) -> Result<String> {
     for &i in &every {
         out.push('\n');
         group(&mut out, &graph, network.sources(), i, fusion);
+        algorithm(&mut out, network, &graph, i, &prepared);
     }
     if !once.is_empty() {
         let _ = writeln!(out, "\nprepared once, when weights are loaded: {} kernels", once.len());
@@ -90,6 +92,17 @@ fn group(out: &mut String, graph: &Graph, sources: &SourceMap, i: usize, fusion:
     let remarks = fusion.map_or(&[][..], |r| &r.remarks);
     for remark in remarks.iter().filter(|r| about(graph, r, i)) {
         let _ = writeln!(out, "  {}", remark.text);
+    }
+}
+
+/// How a 3x3 convolution is computed.
+fn algorithm(out: &mut String, network: &Network, graph: &Graph, i: usize, prepared: &HashSet<NodeId>) {
+    let nodes = &graph.groups[i].nodes;
+    let conv = nodes.iter().find(|&&n| matches!(graph.node(n).op, Op::Conv2d(_)));
+    let known = conv.is_some_and(|&n| prepared.contains(&graph.operands(n)[1]));
+    let options = pipeline::lowering(network.options().chosen_precision());
+    if let Some(chosen) = algorithm_of(graph, nodes, known, &network.options().chosen_target(), &options) {
+        let _ = writeln!(out, "  by {chosen}");
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) trait Engine: Send {
 pub(super) struct Bench {
     device: Device,
     target: CpuTarget,
+    precision: crate::Precision,
     pool: Arc<Pool>,
     sources: Arc<SourceMap>,
 }
@@ -41,7 +42,8 @@ impl Bench {
         // The interpreter has no use for threads.
         let threads = if options.chosen_device() == Device::Cpu { options.thread_count() } else { 1 };
         let pool = Arc::new(Pool::new(threads));
-        Bench { device: options.chosen_device(), target: options.chosen_target(), pool, sources }
+        let (device, target) = (options.chosen_device(), options.chosen_target());
+        Bench { device, target, precision: options.chosen_precision(), pool, sources }
     }
 
     /// A step of a graph with updates.
@@ -70,7 +72,7 @@ impl Bench {
     }
 
     fn compile(&self, graph: &Graph) -> Result<Arc<Executable>> {
-        let program = device::compile(graph, &self.target, &self.sources, &[])?;
+        let program = device::compile(graph, &self.target, self.precision, &self.sources, &[])?;
         Executable::load(program).map_err(|e| Error::Program(e.to_string()))
     }
 }

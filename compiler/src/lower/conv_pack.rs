@@ -4,11 +4,12 @@
 use std::rc::Rc;
 
 use super::access::Place;
+use super::algorithm::Algorithm;
 use super::builder::{Builder, Operand, Scope};
 use super::conv::{BLOCK, ConvGroup, Form, one_row};
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, sizes};
-use super::{LowerError, Lowering};
+use super::{LowerError, Lowering, winograd};
 use crate::graph::op::{AvgPool2d, Conv2d, MaxPool2d, Window};
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Role};
@@ -29,6 +30,14 @@ impl<'a> Lowering<'a> {
         let (anchor, conv, form, pool, mut x) = found;
         if !matches!(out.layout, Layout::Plain | Layout::Blocked(8)) {
             return Ok(None);
+        }
+        if let Some(Algorithm::Winograd(transform)) = self.algorithm(nodes) {
+            let result = nodes[nodes.len() - 1];
+            let group = winograd::Group { conv, anchor, pool, result, x: x.clone(), out: out.clone() };
+            let found = self.winograd(scope, name, nodes, group, transform)?;
+            if found.is_some() {
+                return Ok(found);
+            }
         }
         let weight = self.graph.operands(anchor)[1];
         let in_block = if x.layout == Layout::Plain || form == Form::Depthwise { 1 } else { BLOCK };
@@ -96,7 +105,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The scope with every operand along channels filled up to whole blocks.
-    fn padded_scope(
+    pub(super) fn padded_scope(
         &mut self,
         scope: &Scope<'a>,
         weight: NodeId,

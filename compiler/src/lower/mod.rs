@@ -8,6 +8,7 @@
 //! caller's row-major memory.
 
 mod access;
+pub mod algorithm;
 mod builder;
 mod conv;
 mod conv_generic;
@@ -30,6 +31,7 @@ mod weight_grad;
 mod weight_grad_stage;
 mod weight_grad_store;
 mod weight_grad_tile;
+pub mod winograd;
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -39,6 +41,7 @@ use nnc_runtime::DType;
 use nnc_runtime::program::{Parameter, Phase, Port};
 
 use self::access::Place;
+use self::algorithm::{Algorithm, LowerOptions, algorithm_of};
 use self::values::Moment;
 use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Launch, Module};
@@ -89,7 +92,20 @@ pub enum LowerError {
 /// # Errors
 /// Symbols left in shapes, f64, random numbers, contradictory layouts or placements.
 pub fn lower(graph: &Graph, target: &CpuTarget, sources: Option<&SourceMap>) -> Result<Module, LowerError> {
-    let mut lowering = Lowering::new(graph, target, sources)?;
+    lower_with(graph, target, &LowerOptions::default(), sources)
+}
+
+/// Lowers a graph, with options.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_with(
+    graph: &Graph,
+    target: &CpuTarget,
+    options: &LowerOptions,
+    sources: Option<&SourceMap>,
+) -> Result<Module, LowerError> {
+    let mut lowering = Lowering::new(graph, target, options, sources)?;
     lowering.find_groups();
     lowering.find_roots();
     lowering.declare();
@@ -111,6 +127,7 @@ pub fn lower(graph: &Graph, target: &CpuTarget, sources: Option<&SourceMap>) -> 
 struct Lowering<'a> {
     graph: &'a Graph,
     target: &'a CpuTarget,
+    options: &'a LowerOptions,
     sources: Option<&'a SourceMap>,
     module: Module,
     /// Where values are, as far as they have been needed.
@@ -139,6 +156,7 @@ impl<'a> Lowering<'a> {
     fn new(
         graph: &'a Graph,
         target: &'a CpuTarget,
+        options: &'a LowerOptions,
         sources: Option<&'a SourceMap>,
     ) -> Result<Lowering<'a>, LowerError> {
         let mut prepared = HashSet::new();
@@ -171,6 +189,7 @@ impl<'a> Lowering<'a> {
         Ok(Lowering {
             graph,
             target,
+            options,
             sources,
             module,
             places: HashMap::new(),
@@ -293,6 +312,13 @@ impl<'a> Lowering<'a> {
             (Some(&span), Some(sources)) => sources.location(span),
             _ => String::new(),
         }
+    }
+
+    /// The algorithm of a group with a convolution, where there is a choice.
+    fn algorithm(&self, nodes: &[NodeId]) -> Option<Algorithm> {
+        let conv = nodes.iter().find(|n| matches!(self.graph.node(**n).op, Op::Conv2d(_)))?;
+        let prepared = self.prepared.contains(&self.graph.operands(*conv)[1]);
+        algorithm_of(self.graph, nodes, prepared, self.target, self.options)
     }
 
     fn phase(&self, id: NodeId) -> Phase {

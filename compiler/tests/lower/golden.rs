@@ -3,7 +3,7 @@
 use nnc_compiler::graph::op::{Binary, Conv2d, MaxPool2d, Unary};
 use nnc_compiler::graph::{Dim, Op};
 
-use crate::support::{Net, check, same, text, window};
+use crate::support::{Net, check, check_with, direct, same, text, window};
 
 /// LeNet's first stage: a plain picture, six channels in a block of eight, pooled in the task.
 #[test]
@@ -27,7 +27,7 @@ fn conv_relu_twice() {
         x = net.op(Op::Unary(Unary::Relu), &[x]);
     }
     net.output(x);
-    insta::assert_snapshot!(text(&check(&net)));
+    insta::assert_snapshot!(text(&check_with(&net, &direct())));
 }
 
 /// The end of a residual block: the sum and the activation while the convolution is in registers.
@@ -56,7 +56,7 @@ fn concatenation_in_place() {
     let y = net.op(Op::Concat(1), &[a, b]);
     let y = net.op(Op::MaxPool2d(MaxPool2d { window: window(2, 2) }), &[y]);
     net.output(y);
-    insta::assert_snapshot!(text(&check(&net)));
+    insta::assert_snapshot!(text(&check_with(&net, &direct())));
 }
 
 /// A depthwise convolution with its clamp, then a fully connected layer on the mean of each map.

@@ -8,3 +8,4 @@ mod operations;
 mod steps;
 mod support;
 mod updates;
+mod winograd;

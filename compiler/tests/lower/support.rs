@@ -11,7 +11,8 @@ use nnc_compiler::graph::{self, Graph, NodeId, Op, Output, TensorType, Update};
 use nnc_compiler::kernel::interpret::run_module;
 use nnc_compiler::kernel::verify::verify;
 use nnc_compiler::kernel::{Module, interpret};
-use nnc_compiler::lower::lower;
+use nnc_compiler::lower::algorithm::{Convolutions, LowerOptions};
+use nnc_compiler::lower::lower_with;
 use nnc_compiler::pass;
 use nnc_compiler::plan::{order, plan};
 use nnc_compiler::target::CpuTarget;
@@ -75,6 +76,15 @@ impl Net {
         self.feed_parameter(&name, shape, value)
     }
 
+    /// A parameter of normally distributed numbers with that deviation (sums of twelve uniform ones).
+    pub fn gaussian(&mut self, shape: &[usize], deviation: f64) -> NodeId {
+        let name = format!("p{}", self.graph.parameters().len());
+        let n: usize = shape.iter().product();
+        let one = |net: &mut Net| (0..12).map(|_| net.number()).sum::<f32>() / 2.0 * deviation as f32;
+        let data: Vec<f32> = (0..n).map(|_| one(self)).collect();
+        self.feed_parameter(&name, shape, Tensor::F32(ArrayD::from_shape_vec(IxDyn(shape), data).unwrap()))
+    }
+
     fn feed_parameter(&mut self, name: &str, shape: &[usize], value: Tensor) -> NodeId {
         self.feeds.insert(name.into(), value);
         let op = Op::Parameter(Parameter { init: Initializer::Constant(0.0), trainable: true });
@@ -131,7 +141,12 @@ pub fn target() -> CpuTarget {
 
 /// The kernels, each of them verified.
 pub fn module(graph: &Graph) -> Module {
-    let module = lower(graph, &target(), None).unwrap_or_else(|e| panic!("{e}"));
+    module_with(graph, &LowerOptions::default())
+}
+
+/// The kernels with options, each of them verified.
+pub fn module_with(graph: &Graph, options: &LowerOptions) -> Module {
+    let module = lower_with(graph, &target(), options, None).unwrap_or_else(|e| panic!("{e}"));
     for kernel in &module.kernels {
         if let Err(errors) = verify(kernel) {
             panic!("{}\n{kernel}", errors.iter().map(|e| format!("{e}\n")).collect::<String>());
@@ -143,16 +158,26 @@ pub fn module(graph: &Graph) -> Module {
 /// Compares kernels and interpreter, with and without passes, and machine code with kernels; the
 /// module of the optimised graph.
 pub fn check(net: &Net) -> Module {
+    check_with(net, &LowerOptions::default())
+}
+
+/// Direct convolutions.
+pub fn direct() -> LowerOptions {
+    LowerOptions { convolutions: Convolutions::Direct }
+}
+
+/// Like [`check`], lowering with options.
+pub fn check_with(net: &Net, options: &LowerOptions) -> Module {
     let step =
         graph::interpret::step(&net.graph, &net.feeds, graph::interpret::Precision::AsWritten).unwrap();
     let mut expected = step.outputs;
     expected.extend(step.parameters);
-    let plain = module(&net.graph);
+    let plain = module_with(&net.graph, options);
     compare(&plain, &net.feeds, &expected);
     compare_code(&plain, &net.feeds);
     let mut optimised = net.graph.clone();
     pass::run_all(&mut optimised, &target(), &mut |_, _| {});
-    let module = module(&optimised);
+    let module = module_with(&optimised, options);
     compare(&module, &net.feeds, &expected);
     compare_code(&module, &net.feeds);
     compare_orders(&module, &net.feeds);
@@ -221,7 +246,7 @@ pub fn text(module: &Module) -> String {
     kernels + &module.launches.iter().map(launch).collect::<String>()
 }
 
-fn numbers(t: &Tensor) -> Vec<f64> {
+pub fn numbers(t: &Tensor) -> Vec<f64> {
     match t {
         Tensor::F32(a) => a.iter().map(|&x| x as f64).collect(),
         Tensor::F64(a) => a.iter().copied().collect(),

@@ -1,0 +1,152 @@
+//! Which algorithm computes a convolution: the cost model.
+//!
+//! Costs are cycles of one core, estimated from what the kernels do:
+//!
+//! * **Direct**: a vector multiply-add for every tap, input channel, pixel and vector of output channels, two
+//!   a cycle, at [`DIRECT_SHARE`] of that peak.
+//! * **Winograd**: the products, at [`PRODUCT_SHARE`] of the peak and with whole tiles and groups of output
+//!   channels (partial ones compute what nobody uses); for every tile and vector of channels
+//!   the input's and the output's transform ([`TRANSFORM_CYCLES`]); and, where weights are not known before the
+//!   run (training), theirs ([`WEIGHT_CYCLES`]).
+//! * Both read their weights from memory once: [`MEMORY_BYTES`] a cycle. Winograd's are 36/9 (or 16/9) as
+//!   large. At batch 1 and few pixels this decides: 512 channels at 14x14 are 38 MB of weights. The processor
+//!   fetches ahead, so the slower one of arithmetic and memory counts in full, the other one by
+//!   [`OVERLAP_LEFT`].
+//!
+//! The cheapest wins; direct wins ties. What was chosen shows in the kernel's name (`conv2d_winograd4_relu`)
+//! and in `nnc explain`. `nnc bench --profile` is the check.
+
+use std::fmt;
+
+use super::winograd::geometry::{Problem, pool_fits};
+use super::winograd::transform::Transform;
+use super::winograd::{VECTORS, fits};
+use crate::graph::op::{AvgPool2d, MaxPool2d};
+use crate::graph::{Graph, NodeId, Op};
+use crate::target::CpuTarget;
+
+/// Share of the multiply-add peak that direct convolutions reach.
+const DIRECT_SHARE: f64 = 0.85;
+
+/// Share of the multiply-add peak that Winograd's products reach.
+const PRODUCT_SHARE: f64 = 0.8;
+
+/// Cycles of the input's and the output's transform of a tile, for a vector of channels: F(2×2), F(4×4).
+const TRANSFORM_CYCLES: [[f64; 2]; 2] = [[50.0, 50.0], [120.0, 120.0]];
+
+/// Cycles of the transform of a vector of filters.
+const WEIGHT_CYCLES: f64 = 300.0;
+
+/// Bytes of weights that memory gives a core a cycle while all cores read.
+const MEMORY_BYTES: f64 = 6.0;
+
+/// What the faster one of arithmetic and memory still costs.
+const OVERLAP_LEFT: f64 = 0.3;
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// As sums of products.
+    Direct,
+    /// By Winograd's algorithm.
+    Winograd(Transform),
+}
+
+/// Who chooses the algorithms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Convolutions {
+    /// The cost model.
+    #[default]
+    Fastest,
+    /// Nobody, all are direct: nothing rounds otherwise than sums of products do (`--precision strict`).
+    Direct,
+    /// This one wherever it can be used: for tests and measurements.
+    Always(Algorithm),
+}
+
+/// Options of lowering.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LowerOptions {
+    /// Who chooses the algorithms of convolutions.
+    pub convolutions: Convolutions,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Algorithm::Direct => f.write_str("direct convolution"),
+            Algorithm::Winograd(t) => {
+                let m = t.outputs();
+                write!(f, "Winograd F({m}x{m}, 3x3): {} products for {} results", t.products(), m * m)
+            }
+        }
+    }
+}
+
+/// The algorithm of a group with a convolution, at the moment for 3x3 kernels; `None` if there is
+/// no such choice. `prepared` says that the weights are known before the run.
+pub fn algorithm_of(
+    graph: &Graph,
+    nodes: &[NodeId],
+    prepared: bool,
+    target: &CpuTarget,
+    options: &LowerOptions,
+) -> Option<Algorithm> {
+    let is_conv = |n: &&NodeId| matches!(graph.node(**n).op, Op::Conv2d(_));
+    let &anchor = nodes.iter().find(is_conv)?;
+    let Op::Conv2d(conv) = &graph.node(anchor).op else { return None };
+    let problem = fits(graph, anchor, conv, nodes[nodes.len() - 1], target)?;
+    let [_, height, width] = problem.output;
+    let pools = nodes.iter().find_map(|&n| match &graph.node(n).op {
+        Op::MaxPool2d(MaxPool2d { window }) | Op::AvgPool2d(AvgPool2d { window, .. }) => Some(window),
+        _ => None,
+    });
+    if pools.is_some_and(|w| !pool_fits(w, [height, width])) {
+        return None;
+    }
+    Some(match options.convolutions {
+        Convolutions::Direct => Algorithm::Direct,
+        Convolutions::Always(a) => a,
+        Convolutions::Fastest => algorithm(&problem, prepared, target),
+    })
+}
+
+/// The cheapest algorithm for a 3x3 convolution of stride 1.
+pub fn algorithm(problem: &Problem, prepared: bool, target: &CpuTarget) -> Algorithm {
+    let mut best = (Algorithm::Direct, direct(problem, target));
+    for transform in [Transform::F2, Transform::F4] {
+        let cost = winograd(problem, transform, prepared, target);
+        if cost < best.1 {
+            best = (Algorithm::Winograd(transform), cost);
+        }
+    }
+    best.0
+}
+
+/// Cycles of a direct convolution.
+fn direct(problem: &Problem, target: &CpuTarget) -> f64 {
+    let [outs, height, width] = problem.output;
+    let taps = 9 * problem.input[0];
+    let vectors = problem.images * height * width * outs.div_ceil(target.lanes);
+    let arithmetic = (taps * vectors) as f64 / 2.0 / DIRECT_SHARE;
+    overlapped(arithmetic, (4 * taps * outs) as f64 / MEMORY_BYTES)
+}
+
+/// Cycles of Winograd's algorithm.
+fn winograd(problem: &Problem, transform: Transform, prepared: bool, target: &CpuTarget) -> f64 {
+    let [outs, channels] = [problem.output[0], problem.input[0]];
+    let group = VECTORS * target.lanes;
+    let vectors = outs.div_ceil(group) * VECTORS;
+    let tiles = problem.images * problem.tiles(transform).iter().product::<usize>();
+    let products = (transform.products() * tiles * channels * vectors) as f64 / 2.0 / PRODUCT_SHARE;
+    let [input, output] = TRANSFORM_CYCLES[transform as usize];
+    let transforms = tiles as f64
+        * (input * channels.div_ceil(target.lanes) as f64 + output * outs.div_ceil(target.lanes) as f64);
+    let weights = if prepared { 0.0 } else { WEIGHT_CYCLES * (channels * vectors) as f64 };
+    let bytes = 4 * transform.products() * channels * vectors * target.lanes;
+    overlapped(products + transforms + weights, bytes as f64 / MEMORY_BYTES)
+}
+
+fn overlapped(arithmetic: f64, memory: f64) -> f64 {
+    arithmetic.max(memory) + OVERLAP_LEFT * arithmetic.min(memory)
+}
