@@ -12,13 +12,13 @@ use crate::kernel::interpret::{Block, Order, run_kernel};
 use crate::kernel::verify::verify;
 
 /// Code that can be called.
-struct Executable {
+pub(super) struct Executable {
     map: memmap2::Mmap,
 }
 
 impl Executable {
     #[allow(unsafe_code)]
-    fn new(bytes: &[u8]) -> Executable {
+    pub(super) fn new(bytes: &[u8]) -> Executable {
         let mut map = memmap2::MmapMut::map_anon(bytes.len().max(1)).expect("memory");
         map[..bytes.len()].copy_from_slice(bytes);
         Executable { map: map.make_exec().expect("executable memory") }
@@ -26,12 +26,17 @@ impl Executable {
 
     /// Runs tasks `first..end`; the arguments must be as large as the kernel's buffers.
     #[allow(unsafe_code)]
-    fn call(&self, offset: usize, args: &[*mut u8], first: u64, end: u64, scratch: *mut u8) {
+    pub(super) fn call(&self, offset: usize, args: &[*mut u8], first: u64, end: u64, scratch: *mut u8) {
         type Entry = extern "C" fn(*const *mut u8, u64, u64, *mut u8);
         // SAFETY: the bytes at the offset are a function of this signature, made for this machine.
         let entry: Entry = unsafe { std::mem::transmute(self.map.as_ptr().add(offset)) };
         entry(args.as_ptr(), first, end, scratch);
     }
+}
+
+/// The tile of a matrix product.
+pub(super) fn matmul_tile(rows: usize, vectors: usize, lanes: usize) -> Kernel {
+    samples::matmul_tile(rows, vectors, lanes, 32)
 }
 
 /// Memory of an argument or of scratch, aligned to a cache line.

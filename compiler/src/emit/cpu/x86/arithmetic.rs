@@ -151,10 +151,10 @@ impl X86 {
             BinOp::Xor => Op::Xor,
             BinOp::Shl => Op::Shl,
             BinOp::Shr => Op::Sar,
-            BinOp::Eq => return self.set(Condition::Equal, x, y),
-            BinOp::Ne => return self.set(Condition::NotEqual, x, y),
-            BinOp::Lt => return self.set(Condition::Less, x, y),
-            BinOp::Le => return self.set(Condition::LessOrEqual, x, y),
+            BinOp::Eq => return self.compare_scalars(Condition::Equal, x, y),
+            BinOp::Ne => return self.compare_scalars(Condition::NotEqual, x, y),
+            BinOp::Lt => return self.compare_scalars(Condition::Less, x, y),
+            BinOp::Le => return self.compare_scalars(Condition::LessOrEqual, x, y),
             BinOp::MulHigh => {
                 let [x, y] = [x, y].map(|v| self.op_general(Op::ZeroExtend, double, &[v], 0));
                 let product = self.op_general(Op::Multiply, Width::Quad, &[x, y], 0);

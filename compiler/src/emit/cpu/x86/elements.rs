@@ -200,7 +200,7 @@ impl X86 {
     }
 
     /// A comparison of scalar i32.
-    pub(super) fn set(&mut self, condition: Condition, a: Reg, b: Reg) -> Reg {
+    pub(super) fn compare_scalars(&mut self, condition: Condition, a: Reg, b: Reg) -> Reg {
         match self.known(b).filter(|c| i32::try_from(*c).is_ok()) {
             Some(c) => self.op_general(Op::Set(condition), Width::Double, &[a], c),
             None => self.op_general(Op::Set(condition), Width::Double, &[a, b], 0),

@@ -43,3 +43,6 @@ pub fn compile(
     let clif = options.clif.then(String::new);
     Ok(Function { bytes: encoded.bytes, scratch_bytes, clif, asm })
 }
+
+#[cfg(test)]
+mod tests;

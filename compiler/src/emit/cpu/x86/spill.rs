@@ -70,7 +70,7 @@ fn homes(f: &mut Function, spilled: &[Reg]) -> Vec<Option<Home>> {
     for inst in &f.code {
         let Some(d) = inst.dst.some().filter(|d| wanted[d.index()] && !f.info(*d).variable) else { continue };
         let constant = inst.mem.is_some_and(|m| m.base == Base::Constants);
-        if matches!(inst.op, Op::Zero | Op::Immediate) || constant && inst.src[0] == Reg::NONE {
+        if matches!(inst.op, Op::Zero | Op::Immediate) || constant && inst.src == [Reg::NONE; 3] {
             homes[d.index()] = Some(Home::Again(*inst));
         }
     }
