@@ -26,7 +26,7 @@ pub enum Stage {
     Kernels,
     /// Order of launches, place of every buffer, peak memory.
     Plan,
-    /// Cranelift's intermediate code.
+    /// Cranelift's intermediate code, for vectors of 128 bits whatever the target's are.
     Clif,
     /// Machine code, disassembled.
     Asm,
@@ -83,6 +83,9 @@ pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String>
     if *stage == Stage::Ast {
         return Ok(nnc_dsl::dump(&source.map, &source.parse()?));
     }
+    // Wider code does not come by Cranelift.
+    let narrow = options.clone().target(options.chosen_target().with_lanes(4));
+    let options = if *stage == Stage::Clif { &narrow } else { options };
     let network = source.network(options)?;
     match stage {
         Stage::Ast | Stage::Graph => return Ok(print(network.graph())),

@@ -21,6 +21,7 @@ Examples:
   nnc compile lenet.nn --emit asm -o lenet.s  machine code, disassembled
 
 The stations, in order: ast, graph, fused, kernels, plan, clif, asm.
+clif is what Cranelift gets for vectors of 128 bits; asm is the code for the CPU.
 Weights are given when it runs: the file holds code and layout only.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input

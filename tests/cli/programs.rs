@@ -176,6 +176,13 @@ fn every_station_has_a_text() {
         assert_eq!(nnc_in(folder.path(), &line).ok(), "");
         assert_eq!(std::fs::read_to_string(folder.path().join(format!("{station}.txt"))).unwrap(), text);
     }
+    // Cranelift's code is for 128 bits, whatever the target.
+    let wide = nnc_in(folder.path(), "compile {}/tiny.nn --emit clif --target-cpu avx512");
+    if cfg!(target_arch = "x86_64") {
+        let narrow = nnc_in(folder.path(), "compile {}/tiny.nn --emit clif --target-cpu avx2").ok();
+        assert!(narrow.contains("f32x4"), "{narrow}");
+        assert_eq!(wide.ok(), narrow);
+    }
     let unfused = nnc_in(folder.path(), "compile {}/tiny.nn --emit-after simplify").ok();
     assert!(unfused.contains("relu"), "{unfused}");
 }

@@ -317,13 +317,14 @@ fn clamp(x: Expr, low: f64, high: f64) -> Expr {
 }
 
 fn clamp_as(dtype: DType, x: Expr, low: f64, high: f64) -> Expr {
-    // Rounded to what the type holds; an infinite end is no end.
+    // Rounded to what the type holds; an infinite end is no end. A constant that comes first can be
+    // no NaN, which leaves one instruction.
     let mut x = x;
     if low > f64::NEG_INFINITY {
-        x = max(x, constant(dtype, low));
+        x = max(constant(dtype, low), x);
     }
     if high < f64::INFINITY {
-        x = min(x, constant(dtype, high));
+        x = min(constant(dtype, high), x);
     }
     x
 }

@@ -206,13 +206,25 @@ impl<A: Assembler> Emitter<'_, A> {
         let mut terms: Vec<_> = i.terms.iter().collect();
         terms.sort_by_key(|(a, _)| self.depth(a));
         let mut sum = None;
+        let mut constant = i.constant;
         for (a, &c) in terms {
             let v = self.atom(a);
-            let v = if c == 1 { v } else { self.asm.multiply_constant(v, c) };
-            sum = Some(sum.map_or(v, |s| self.asm.add(s, v)));
+            sum = Some(match (c, sum) {
+                (1, None) => v,
+                (1, Some(s)) => self.asm.add(s, v),
+                (-1, None) => {
+                    let start = self.asm.index(std::mem::take(&mut constant));
+                    self.asm.sub(start, v)
+                }
+                (-1, Some(s)) => self.asm.sub(s, v),
+                (c, sum) => {
+                    let v = self.asm.multiply_constant(v, c);
+                    sum.map_or(v, |s| self.asm.add(s, v))
+                }
+            });
         }
         let sum = sum.expect("has terms");
-        let sum = if i.constant == 0 { sum } else { self.asm.add_constant(sum, i.constant) };
+        let sum = if constant == 0 { sum } else { self.asm.add_constant(sum, constant) };
         self.scope().indices.insert(i, sum);
         sum
     }

@@ -96,8 +96,11 @@ pub fn compile(
         }
         work();
     });
-    let mut code =
-        Code { clif: options.clif.then(String::new), asm: options.asm.then(String::new), ..Code::default() };
+    let mut code = Code {
+        clif: options.clif.then(String::new).filter(|_| generator.has_clif()),
+        asm: options.asm.then(String::new),
+        ..Code::default()
+    };
     for slot in done {
         let function = slot.into_inner().expect("no compiling thread panics");
         code.append(function.expect("every kernel was compiled")?);
@@ -118,6 +121,10 @@ impl Generator {
             ("x86_64", 8) => Ok(Generator::X86(x86::Level::Avx2)),
             _ => Cranelift::new(target).map(Generator::Cranelift),
         }
+    }
+
+    fn has_clif(&self) -> bool {
+        matches!(self, Generator::Cranelift(_))
     }
 
     /// Compiles a kernel whose functions are expanded; the title heads the texts.

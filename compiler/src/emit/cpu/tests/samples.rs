@@ -176,9 +176,10 @@ pub fn elementwise(width: usize) -> Kernel {
     use {BinOp::*, UnOp::*};
     const UNARY: [UnOp; 10] = [Neg, Abs, Sqrt, Floor, Relu, Exp, Log, Tanh, Sigmoid, Erf];
     const BINARY: [BinOp; 7] = [Add, Sub, Mul, Div, Max, Min, Pow];
+    const CONSTANTS: [f64; 4] = [0.0, -0.0, 6.0, f64::NAN];
     const COMPARE: [BinOp; 4] = [Eq, Ne, Lt, Le];
     let mut k = Kernel::new("elementwise");
-    let n = UNARY.len() + BINARY.len() + COMPARE.len() + 1;
+    let n = UNARY.len() + BINARY.len() + 4 * CONSTANTS.len() + COMPARE.len() + 1;
     let x = k.buffer("x", F32, &[16, width], Memory::Global(Read));
     let z = k.buffer("z", F32, &[16, width], Memory::Global(Read));
     let y = k.buffer("y", F32, &[n, 16, width], Memory::Global(Write));
@@ -195,6 +196,15 @@ pub fn elementwise(width: usize) -> Kernel {
     for op in BINARY {
         let (l, a, b) = at(&mut k);
         values.push((l, binary(op, a, b)));
+    }
+    // A constant that comes first may leave an instruction out, unless it is NaN.
+    for c in CONSTANTS {
+        for op in [Max, Min] {
+            let (l, a, b) = at(&mut k);
+            values.push((l, binary(Add, binary(op, f(c), a), binary(op, b, f(c)))));
+            let (l, a, _) = at(&mut k);
+            values.push((l, binary(op, f(c), a)));
+        }
     }
     for op in COMPARE {
         let (l, a, b) = at(&mut k);

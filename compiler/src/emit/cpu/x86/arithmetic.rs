@@ -134,6 +134,9 @@ impl X86 {
     /// The instruction gives its second operand if one is NaN, so only NaN in the first is left.
     fn extreme(&mut self, op: Op, width: Width, x: Reg, y: Reg) -> Reg {
         let chosen = self.op(op, width, &[x, y]);
+        if self.is_number(x) {
+            return chosen;
+        }
         let nan = self.compare(predicate::UNORDERED, width, x, x);
         self.blend(width, nan, x, chosen)
     }

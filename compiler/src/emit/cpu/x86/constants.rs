@@ -23,6 +23,12 @@ impl Constants {
         at as i32
     }
 
+    /// The words at a place.
+    pub fn words(&self, place: i32, count: usize) -> impl Iterator<Item = u32> + '_ {
+        let bytes = &self.bytes[place as usize..place as usize + 4 * count];
+        bytes.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().expect("four bytes")))
+    }
+
     /// All of them; to be placed at a multiple of 64 bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -52,6 +52,19 @@ impl X86 {
         self.vector(Inst::new(Op::Load, width, Reg::NONE, &[]).mem(mem(at, false)))
     }
 
+    /// True for float constants without NaN.
+    pub(super) fn is_number(&self, x: Reg) -> bool {
+        let Some(made) = self.definition(x) else { return false };
+        match (made.op, made.mem) {
+            (Op::Zero, _) => true,
+            (Op::Load | Op::Splat, Some(mem)) if mem.base == Base::Constants => {
+                let words = if mem.splat { 1 } else { made.width.bytes() / 4 };
+                self.f.constants.words(mem.offset, words).all(|w| !f32::from_bits(w).is_nan())
+            }
+            _ => false,
+        }
+    }
+
     /// The same word in all lanes of a width, which may be [`Width::Scalar`] for four lanes.
     pub(super) fn word(&mut self, width: Width, word: u32) -> Reg {
         self.lanes_of(&vec![word; width.max(Width::X).bytes() / 4])

@@ -40,8 +40,7 @@ pub fn compile(
     let allocation = allocate::allocate(&mut f)?;
     let encoded = encode::encode(&f, &allocation)?;
     let asm = options.asm.then(|| format!("{title}{}", listing::listing(&encoded)));
-    let clif = options.clif.then(String::new);
-    Ok(Function { bytes: encoded.bytes, scratch_bytes, clif, asm })
+    Ok(Function { bytes: encoded.bytes, scratch_bytes, clif: None, asm })
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl X86 {
     }
 
     /// The instruction that made a value.
-    fn definition(&self, r: Reg) -> Option<&Inst> {
+    pub(super) fn definition(&self, r: Reg) -> Option<&Inst> {
         match self.definitions.get(r.index()) {
             Some(&at) if at != u32::MAX => self.f.code.get(at as usize),
             _ => None,
