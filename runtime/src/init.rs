@@ -159,7 +159,7 @@ fn orthogonal(count: usize, port: &Port, gain: f64, stream: Stream) -> Vec<f64> 
         let this = &mut rest[..length];
         for _ in 0..2 {
             for earlier in before.chunks_exact(length) {
-                let dot: f64 = earlier.iter().zip(&*this).map(|(a, b)| a * b).sum();
+                let dot = dot(earlier, this);
                 this.iter_mut().zip(earlier).for_each(|(t, e)| *t -= dot * e);
             }
         }
@@ -168,6 +168,15 @@ fn orthogonal(count: usize, port: &Port, gain: f64, stream: Stream) -> Vec<f64> 
     }
     let at = |r: usize, c: usize| if rows <= columns { q[r * length + c] } else { q[c * length + r] };
     (0..count).map(|i| gain * at(i / columns, i % columns)).collect()
+}
+
+/// Eight sums side by side, which are as fast as one on vectors, then their sum.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let (mut sums, (a, b)) = ([0f64; 8], (a.chunks(8), b.chunks(8)));
+    for (a, b) in a.zip(b) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(s, (a, b))| *s += a * b);
+    }
+    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -113,11 +113,15 @@ fn build_here(
     };
     let Evaluated { graph, train, stopped } =
         evaluate(map, &modules, &net, options, options.training, &mut diagnostics);
-    // The other variant: it has the `train` section's errors and the parameters of `if training`.
+    // The other variant: the training one has the `train` section's errors and the parameters of
+    // `if training`.
     let mut training_only = vec![];
-    if !stopped && !options.training {
-        let other = evaluate(map, &modules, &net, options, true, &mut diagnostics);
-        training_only = only_in(&other.graph, &graph);
+    if !stopped {
+        let other = evaluate(map, &modules, &net, options, !options.training, &mut diagnostics);
+        training_only = match options.training {
+            true => only_in(&graph, &other.graph),
+            false => only_in(&other.graph, &graph),
+        };
     }
     if syntax_is_sound && !stopped {
         let builtins = builtins::table().into_keys().collect();

@@ -18,6 +18,7 @@
 
 mod clip;
 mod error;
+mod evaluation;
 mod optimizer;
 mod regularizer;
 mod scalars;
@@ -31,6 +32,7 @@ use crate::pass;
 
 pub use clip::Clip;
 pub use error::TrainError;
+pub use evaluation::build_evaluation;
 pub use optimizer::Optimizer;
 pub use regularizer::Regularizer;
 use scalars::Scalars;
@@ -106,33 +108,6 @@ pub fn build_step(built: &Built, options: &StepOptions) -> Result<StepGraph, Tra
     }
     pass::sweep(&mut graph);
     Ok(StepGraph { graph, metrics, scalars: scalars.finish(), untrained })
-}
-
-/// The graph that measures a trained net: dropout and batch normalisation as in inference, loss and
-/// metrics of the `train` section, and the net's own outputs. (The loss has all its terms, also those of
-/// heads that only training has.)
-///
-/// # Errors
-/// As [`build_step`], but for gradients.
-pub fn build_evaluation(built: &Built, sizes: &Bindings) -> Result<Graph, TrainError> {
-    let section = built.train.as_ref().ok_or(TrainError::NoSection)?;
-    let options = StepOptions { sizes: sizes.clone(), ..StepOptions::default() };
-    let (mut graph, _) = with_outputs(built, section, &options)?;
-    for id in graph.topological() {
-        match &mut graph.node_mut(id).op {
-            Op::BatchNorm(b) => b.training = false,
-            Op::Dropout(probability) => *probability = 0.0,
-            _ => {}
-        }
-    }
-    for output in &built.graph.outputs {
-        if graph.outputs.iter().any(|o| o.name == output.name) {
-            return Err(TrainError::Name { name: output.name.clone(), what: "output" });
-        }
-        graph.outputs.push(output.clone());
-    }
-    pass::sweep(&mut graph);
-    Ok(graph)
 }
 
 /// The net's graph with sizes for its symbols, the section's loss and metrics as outputs.

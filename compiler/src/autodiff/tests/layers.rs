@@ -1,6 +1,8 @@
 //! What is written out before gradients are taken; what has none.
 
 use nnc_runtime::Tensor;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 use super::{Net, Values, check, gradients, ints, numbers, run};
 use crate::autodiff::expand;
@@ -21,17 +23,25 @@ fn state(net: &mut Net, size: usize, low: f64, high: f64) -> NodeId {
     id
 }
 
-#[test]
-fn batch_normalisation_by_the_statistics_of_the_batch() {
-    for shape in [&[3usize, 4, 2, 5][..], &[6, 3], &[2, 3, 4]] {
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Values, running statistics and gradients; two values a channel are the fewest.
+    #[test]
+    fn batch_normalisation_by_the_statistics_of_the_batch(
+        shape in vec(1usize..6, 2..5), factor: u16, eps in 1e-3f64..0.5,
+    ) {
+        let count = shape.iter().product::<usize>() / shape[1];
+        prop_assume!(count >= 2);
+        let shape = &shape[..];
         let mut net = Net::new();
         let [seed, at] = random_inputs(&mut net);
-        let x = net.parameter(shape, Values::between(311, -2.0, 2.0));
+        let x = net.parameter(shape, Values::between(factor.into(), -2.0, 2.0));
         let weight = net.parameter(&shape[1..2], Values::between(17, 0.5, 2.0));
         let bias = net.parameter(&shape[1..2], Values::between(23, -1.0, 1.0));
         let (mean, var) = (state(&mut net, shape[1], -0.5, 0.5), state(&mut net, shape[1], 0.5, 2.0));
-        let op = "batch_norm eps=0.001, momentum=0.3, training";
-        let y = net.op(op, &[x, weight, bias, mean, var]);
+        let op = format!("batch_norm eps={eps}, momentum=0.3, training");
+        let y = net.op(&op, &[x, weight, bias, mean, var]);
         let loss = net.loss_of(y);
         net.graph.outputs = vec![Output { name: "y".to_string(), node: y }];
         let before = run(&net.graph, &net.feeds);
@@ -41,6 +51,23 @@ fn batch_normalisation_by_the_statistics_of_the_batch() {
             assert!((a - b).abs() < 1e-12, "{a} and {b}");
         }
         check_running_statistics(&net, shape, &after.parameters["p3"], &after.parameters["p4"]);
+        check(&net.graph, loss, &net.feeds);
+    }
+
+    /// The same elements are dropped whatever is around them; the gradient flows through the others.
+    #[test]
+    fn dropout_of_any_shape(shape in vec(1usize..6, 0..5), factor: u16, probability in 0f64..1.0) {
+        let mut net = Net::new();
+        let [seed, at] = random_inputs(&mut net);
+        let x = net.parameter(&shape, Values::between(factor.into(), 1.0, 2.0));
+        let y = net.op(&format!("dropout probability={probability}"), &[x]);
+        let loss = net.loss_of(y);
+        net.graph.outputs = vec![Output { name: "y".to_string(), node: y }];
+        expand::run(&mut net.graph, seed, at).unwrap();
+        let (x, y) = (numbers(&net.feeds["p0"]), numbers(&run(&net.graph, &net.feeds)["y"]));
+        for (x, y) in x.iter().zip(&y) {
+            prop_assert!(*y == 0.0 || (y * (1.0 - probability) / x - 1.0).abs() < 1e-12, "{x} becomes {y}");
+        }
         check(&net.graph, loss, &net.feeds);
     }
 }

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{Net, Values, check, check_op, ints, numbers, run};
+use super::{Net, Values, check, check_op, gradients, ints, numbers, run};
 use crate::graph::Output;
 
 fn shape(rank: std::ops::Range<usize>) -> impl Strategy<Value = Vec<usize>> {
@@ -46,6 +46,32 @@ fn unary_functions() {
         let mut net = Net::new();
         let x = net.parameter(&[5, 13], Values::between(37, 0.3, 4.0));
         assert!(check_op(&mut net, op, &[x]), "{op}");
+    }
+}
+
+/// Where a function has a kink the gradient is PyTorch's (2.15, `torch.autograd.grad`).
+#[test]
+fn at_kinks_gradients_are_pytorchs() {
+    for (op, at) in [
+        ("abs", &[(0.0, 0.0)][..]),
+        ("relu", &[(0.0, 0.0)]),
+        ("leaky_relu slope=0.1", &[(0.0, 0.1)]),
+        ("elu alpha=1.5", &[(0.0, 1.5)]),
+        ("hard_swish", &[(-3.0, 0.0), (3.0, 1.0)]),
+        ("hard_sigmoid", &[(-3.0, 0.0), (3.0, 0.0)]),
+        ("clamp low=0.0, high=6.0", &[(0.0, 0.0), (3.0, 1.0), (6.0, 0.0), (-1.0, 0.0), (7.0, 0.0)]),
+        ("clamp low=-inf, high=6.0", &[(-8.0, 1.0), (6.0, 0.0)]),
+    ] {
+        for &(x, expected) in at {
+            let mut net = Net::new();
+            let p = net.parameter(&[1], Values::between(1, 0.0, 1.0));
+            net.feeds.insert("p0".to_string(), nnc_runtime::Tensor::F64(ndarray::arr1(&[x]).into_dyn()));
+            let y = net.op(op, &[p]);
+            let loss = net.op("reduce_sum axes=[0]", &[y]);
+            let node = gradients(&mut net.graph, loss, &[p]).unwrap()[0].unwrap();
+            net.graph.outputs = vec![Output { name: "gradient".to_string(), node }];
+            assert_eq!(numbers(&run(&net.graph, &net.feeds)["gradient"]), [expected], "{op} at {x}");
+        }
     }
 }
 

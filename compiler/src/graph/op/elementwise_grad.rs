@@ -34,18 +34,19 @@ pub fn unary(f: Unary, g: &GradientBuilder, at: &At) -> Result<Gradients, NoGrad
         }
         Unary::HardSwish => {
             let between = g.mul(dy, g.offset(g.scale(x, 1.0 / 3.0), 0.5));
-            let above = g.select(g.compare(Binary::Le, x, 3.0), between, dy);
-            g.only_unless(g.compare(Binary::Lt, x, -3.0), above)
+            let above = g.select(g.compare(Binary::Lt, x, 3.0), between, dy);
+            g.only_unless(g.compare(Binary::Le, x, -3.0), above)
         }
         Unary::HardSigmoid => {
             let inside = g.compare(Binary::Lt, g.unary(Unary::Abs, x), 3.0);
             g.only_where(inside, g.scale(dy, 1.0 / 6.0))
         }
         Unary::Erf => g.mul(dy, g.scale(g.unary(Unary::Exp, g.neg(g.mul(x, x))), FRAC_2_SQRT_PI)),
-        // The ends count as inside.
+        // By the result, as above. Nothing flows at the ends, as in PyTorch's `relu6` and `hardtanh` (and
+        // `clamp` of 2.15; older ones let the gradient through there).
         Unary::Clamp(low, high) => {
-            let inside = g.binary(Binary::And, g.compare(Binary::Ge, x, low), g.compare(Binary::Le, x, high));
-            g.only_where(inside, dy)
+            let ends = g.binary(Binary::Or, g.compare(Binary::Le, y, low), g.compare(Binary::Ge, y, high));
+            g.only_unless(ends, dy)
         }
         Unary::Floor | Unary::Sign => {
             let why = NoGradient::new("it is constant but for jumps");

@@ -245,6 +245,49 @@ fn evaluation_is_the_inference_net_with_loss_and_metrics() {
 }
 
 #[test]
+fn evaluation_leaves_out_the_heads_of_training() {
+    let text = "
+net heads {
+    input x: f32[N, 4]
+    let hidden = x -> dense(3)
+    output y = hidden -> dense(2)
+    let heads = if training { [hidden -> dense(2) as aux1, hidden -> dense(2) as aux2] } else { [] }
+    train {
+        input label: i32[N]
+        loss = 0.3 * cross_entropy(heads[0], label) + cross_entropy(y, label)
+            + 0.3 * cross_entropy(heads[1], label) + mean(hidden)
+        optimizer = sgd(lr = 0.1)
+    }
+}
+";
+    let training = built(text);
+    let extra: Vec<&str> = training.training_only.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(extra, ["aux1.weight", "aux1.bias", "aux2.weight", "aux2.bias"]);
+    let graph = build_evaluation(&training, &sizes(2)).unwrap();
+    assert_valid(&graph, "build_evaluation");
+    let of = |graph: &crate::graph::Graph| -> Vec<String> {
+        graph.parameters().into_iter().map(|p| graph.node(p).name.clone()).collect()
+    };
+    assert_eq!(of(&graph), ["dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias"]);
+    // The same net without heads has the same loss.
+    let main = text.replace("0.3 * cross_entropy(heads[0], label) + ", "");
+    let main = built(&main.replace("\n            + 0.3 * cross_entropy(heads[1], label)", ""));
+    let main = build_evaluation(&main, &sizes(2)).unwrap();
+    let mut feeds = Feeds::from([("label".to_string(), Tensor::I32(ndarray::arr1(&[0, 1]).into_dyn()))]);
+    for id in main.parameters().into_iter().chain(main.inputs()) {
+        let (name, shape) = (main.node(id).name.clone(), main.node(id).ty.sizes().unwrap());
+        let data: Vec<f64> = (0..shape.iter().product()).map(|i| 0.1 + (i % 7) as f64 / 8.0).collect();
+        feeds.entry(name).or_insert_with(|| doubles(&shape, &data));
+    }
+    let run = |graph| trace(graph, &feeds, Precision::Double, &mut |_, _| {}).unwrap();
+    assert_eq!(run(&graph)["loss"], run(&main)["loss"]);
+    // A loss that is nothing else stays.
+    let only = text.replace("cross_entropy(y, label)", "mean(heads[0])").replace(" + mean(hidden)", "");
+    let graph = build_evaluation(&built(&only), &sizes(2)).unwrap();
+    assert!(graph.parameter("aux2.bias").is_some());
+}
+
+#[test]
 fn what_a_step_refuses() {
     let inference = {
         let mut map = SourceMap::new();
