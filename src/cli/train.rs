@@ -29,6 +29,7 @@ Examples:
   nnc train examples/lenet.nn --data mnist:tests/data/mnist --hold-out 0.1 --out runs/small
   nnc train examples/lenet.nn --data mnist:tests/data/mnist --hold-out 0.1 --out runs/small --resume
   nnc train examples/resnet_cifar.nn --data cifar10:cifar/ --crop 4 --flip --normalize auto
+  nnc train birds.nn --data folder:birds/ --weights imagenet.safetensors --fresh fc
 
 The data:
   mnist:DIR    MNIST's files (or Fashion-MNIST's, …), plain or as .gz
@@ -37,11 +38,13 @@ The data:
                size is stretched
   npz:FILE     arrays x_train and y_train (or x and y), x_test and y_test
 Bytes become numbers from 0 to 1. What is measured after each epoch is the test part, or what
---hold-out takes from the training part.
+--hold-out takes from the training part. The examples at the end of an epoch that are too few for
+a batch make a smaller step (see --drop-rest).
 
 What is written to --out:
   checkpoints/         parameters and optimizer state, the last few; --resume goes on from there
-                       and ends with the same bits as a run that was never stopped
+                       and ends with the same bits as a run that was never stopped; if the program
+                       has another learning rate by then, that one counts
   weights.safetensors  the parameters, for `nnc run` and `nnc eval`
   log.jsonl            a line of JSON a step; events.out.tfevents.…: the same for TensorBoard
   curves.svg, confusion.txt
@@ -69,6 +72,15 @@ pub struct Args {
     /// Go on from the last checkpoint of --out
     #[arg(long)]
     resume: bool,
+    /// Start from these parameters (.safetensors), which must be all of the net's and no others
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// With --weights: a layer whose parameters begin anew (`fc`, or several with commas)
+    #[arg(long, value_name = "LAYER", requires = "weights", value_delimiter = ',')]
+    fresh: Vec<String>,
+    /// Leave out the examples at the end of an epoch that are too few for a batch
+    #[arg(long)]
+    drop_rest: bool,
     /// Measure on this share of the training part, chosen at random, instead of the test part
     #[arg(long, value_name = "SHARE")]
     hold_out: Option<f64>,
@@ -123,9 +135,11 @@ pub fn run(args: &Args) -> Outcome {
         batch: args.batch.map(|n| n as usize),
         examples: data.train.len(),
         data: data.description,
+        drop_rest: args.drop_rest,
     };
     let mut trainer = Trainer::new(&source, &options, &how)?;
-    resume(args, &mut trainer, &out)?;
+    warn_of_untrained(trainer.untrained());
+    start(args, &mut trainer, &out)?;
     let epochs = args.epochs.or(trainer.epochs().map(|n| n as u64)).unwrap_or(DEFAULT_EPOCHS);
     let options = FitOptions {
         epochs,
@@ -216,21 +230,40 @@ fn example_shape(network: &Network) -> Outcome<Vec<Option<usize>>> {
     }
 }
 
-/// Goes on from the last checkpoint, or makes sure that no other run is written over.
-fn resume(args: &Args, trainer: &mut Trainer, out: &Path) -> Outcome {
-    let folder = Folder::new(out.join(CHECKPOINTS), args.keep as usize);
-    if !args.resume {
-        return match folder.last_path()? {
-            None => Ok(()),
-            Some(path) => {
-                let message = format!(
-                    "there is a checkpoint of an earlier run, `{}`: go on with --resume, or choose another --out",
-                    path.display()
-                );
-                Err(Error::Options(message).into())
-            }
-        };
+/// Parameters that nothing teaches are most often a mistake: a head that the loss forgets.
+fn warn_of_untrained(names: &[String]) {
+    if names.is_empty() {
+        return;
     }
+    let names: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
+    terminal::warn(&format!(
+        "the loss does not depend on {}: {} their initial values",
+        names.join(", "),
+        if names.len() == 1 { "it keeps" } else { "they keep" }
+    ));
+}
+
+/// Starts anew, where no other run is written over, or goes on from the last checkpoint.
+fn start(args: &Args, trainer: &mut Trainer, out: &Path) -> Outcome {
+    let folder = Folder::new(out.join(CHECKPOINTS), args.keep as usize);
+    if args.resume {
+        return resume(trainer, &folder, out);
+    }
+    if let Some(path) = folder.last_path()? {
+        let message = format!(
+            "there is a checkpoint of an earlier run, `{}`: go on with --resume, or choose another --out",
+            path.display()
+        );
+        return Err(Error::Options(message).into());
+    }
+    let Some(path) = &args.weights else { return Ok(()) };
+    let anew = trainer.start_from(&super::run::open_weights(path)?, &args.fresh)?;
+    let fresh = if anew.is_empty() { String::new() } else { format!("; fresh: {}", anew.join(", ")) };
+    terminal::note(&format!("starts from `{}`{fresh}", path.display()));
+    Ok(())
+}
+
+fn resume(trainer: &mut Trainer, folder: &Folder, out: &Path) -> Outcome {
     let Some((path, checkpoint)) = folder.last()? else {
         let message =
             format!("there is no checkpoint in `{}` to go on from", out.join(CHECKPOINTS).display());
@@ -238,6 +271,9 @@ fn resume(args: &Args, trainer: &mut Trainer, out: &Path) -> Outcome {
     };
     trainer.restore(&checkpoint)?;
     terminal::note(&format!("goes on after step {} (`{}`)", checkpoint.step, path.display()));
+    for change in trainer.changes_since(&checkpoint) {
+        terminal::note(&format!("the program has changed since: {change}"));
+    }
     Ok(())
 }
 

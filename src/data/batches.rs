@@ -33,6 +33,8 @@ pub struct Batch {
 pub enum Rest {
     /// They are left out (of this epoch; the next has another order): every batch has its full weight.
     Drop,
+    /// They come in a smaller batch.
+    Keep,
     /// They come in a batch that is filled up with repetitions.
     Fill,
 }
@@ -59,11 +61,12 @@ impl Batches {
         let size = size.max(1);
         let left = match rest {
             Rest::Drop => order.len() / size,
-            Rest::Fill => order.len().div_ceil(size),
+            Rest::Keep | Rest::Fill => order.len().div_ceil(size),
         };
         let (sender, receiver) = sync_channel(AHEAD);
         let work = move || {
             for examples in order.chunks(size).take(left) {
+                let size = if rest == Rest::Keep { examples.len() } else { size };
                 if sender.send(batch(&*set, examples, size, &transform)).is_err() {
                     return;
                 }
@@ -147,6 +150,13 @@ mod tests {
         let all: Vec<Batch> = batches((0..10).collect(), Rest::Fill).collect();
         assert_eq!((all.len(), all[1].count, all[2].count), (3, 4, 2));
         assert_eq!(labels(&all[2]), [8, 9, 8, 9]);
+    }
+
+    #[test]
+    fn the_rest_is_a_batch_of_its_own() {
+        let all: Vec<Batch> = batches((0..10).collect(), Rest::Keep).collect();
+        assert_eq!((all.len(), all[1].count, all[2].count), (3, 4, 2));
+        assert_eq!((labels(&all[2]), all[2].examples.shape()), (vec![8, 9], &[2, 1, 1, 1][..]));
     }
 
     #[test]

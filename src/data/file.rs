@@ -38,6 +38,8 @@ fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         kind => kind.into(),
     })?;
     file.write_all(bytes)?;
+    // What the disk has no room for is told here at the latest, while the old file is still there.
+    file.as_file().sync_all()?;
     if let Some(old) = old {
         file.as_file().set_permissions(old.permissions())?;
     }

@@ -37,6 +37,10 @@ pub struct Settings {
     pub batch: usize,
     /// Examples that are trained on; 0 where the caller gives them.
     pub examples: usize,
+    /// Examples in the last step of an epoch, where that is a smaller one; 0: there are whole batches
+    /// alone.
+    #[serde(default)]
+    pub rest: usize,
     /// What is done to the data, as text: source, held-out share, augmentation, normalisation.
     pub data: String,
 }
@@ -52,6 +56,8 @@ pub struct Checkpoint {
     pub tensors: BTreeMap<String, Tensor>,
     /// The names among them that are the optimizer's.
     pub optimizer_state: Vec<String>,
+    /// What the `train` section said of optimizer, schedule, regularizer and clipping, by key.
+    pub recipe: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,6 +66,8 @@ struct Metadata {
     step: u64,
     settings: Settings,
     optimizer_state: Vec<String>,
+    #[serde(default)]
+    recipe: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
@@ -70,6 +78,7 @@ impl Checkpoint {
             step: self.step,
             settings: self.settings.clone(),
             optimizer_state: self.optimizer_state.clone(),
+            recipe: self.recipe.clone(),
         };
         let text = serde_json::to_string(&metadata).map_err(|e| e.to_string())?;
         safetensors::to_bytes_with(&self.tensors, Some((METADATA, text)))
@@ -87,7 +96,8 @@ impl Checkpoint {
         let Some(m) = metadata(bytes)? else {
             return Err("these are weights, not a checkpoint: they do not say how far training was".into());
         };
-        Ok(Checkpoint { settings: m.settings, step: m.step, tensors, optimizer_state: m.optimizer_state })
+        let Metadata { version: _, step, settings, optimizer_state, recipe } = m;
+        Ok(Checkpoint { settings, step, tensors, optimizer_state, recipe })
     }
 
     /// Complains if it is not of this run: other settings, or other parameters.
@@ -99,6 +109,10 @@ impl Checkpoint {
             (a.batch != b.batch).then(|| format!("the batch is {}, not {}", b.batch, a.batch)),
             (a.examples != b.examples)
                 .then(|| format!("there are {} examples, not {}", b.examples, a.examples)),
+            (a.examples == b.examples && a.batch == b.batch && a.rest != b.rest).then(|| {
+                let rest = |n: usize| if n == 0 { "left out".into() } else { format!("a step on {n}") };
+                format!("the rest of an epoch is {}, not {}", rest(b.rest), rest(a.rest))
+            }),
             (a.data != b.data).then(|| format!("the data is `{}`, not `{}`", b.data, a.data)),
         ];
         let lines: Vec<String> = lines.into_iter().flatten().collect();
@@ -203,11 +217,13 @@ mod tests {
                 seed: u64::MAX,
                 batch: 64,
                 examples: 1000,
+                rest: 40,
                 data: "mnist:data".into(),
             },
             step,
             tensors: tensors.map(|(n, t)| (n.to_string(), t)).into(),
             optimizer_state: vec!["sgd.fc.weight.momentum".into()],
+            recipe: [("optimizer".to_string(), "sgd(lr = 0.1)".to_string())].into(),
         }
     }
 
@@ -228,7 +244,7 @@ mod tests {
         let read = Checkpoint::parse(&bytes).unwrap();
         assert_eq!(bits(&read), bits(&c));
         assert_eq!((&read.settings, read.step), (&c.settings, 7));
-        assert_eq!(read.optimizer_state, c.optimizer_state);
+        assert_eq!((&read.optimizer_state, &read.recipe), (&c.optimizer_state, &c.recipe));
     }
 
     #[test]
@@ -264,6 +280,11 @@ mod tests {
         assert_eq!(
             c.check(&other, ports().iter()).unwrap_err().to_string(),
             "the checkpoint is of another run:\n  the net is `vgg`, not `lenet`\n  the batch is 32, not 64"
+        );
+        let whole = Settings { rest: 0, ..c.settings.clone() };
+        assert_eq!(
+            c.check(&whole, ports().iter()).unwrap_err().to_string(),
+            "the checkpoint is of another run:\n  the rest of an epoch is left out, not a step on 40"
         );
         let mut deeper = ports();
         deeper[1].name = "fc2.weight".into();

@@ -26,6 +26,9 @@ pub(super) trait Engine: Send {
 
     /// Replaces every parameter.
     fn set_parameters(&mut self, parameters: BTreeMap<String, Tensor>) -> Result<()>;
+
+    /// Goes on with another step for the same parameters: one for a batch of another size.
+    fn switch(&mut self, to: &Program) -> Result<()>;
 }
 
 /// Puts training steps and evaluations on the device that the options choose.
@@ -46,34 +49,48 @@ impl Bench {
         Bench { device, target, precision: options.chosen_precision(), pool, sources }
     }
 
-    /// A step of a graph with updates.
-    pub(super) fn engine(
-        &self,
-        graph: &Graph,
-        parameters: BTreeMap<String, Tensor>,
-    ) -> Result<Box<dyn Engine>> {
-        Ok(match self.device {
-            Device::Reference => Box::new(Reference { graph: graph.clone(), feeds: parameters }),
+    /// Makes of a graph what the device runs.
+    pub(super) fn program(&self, graph: &Graph) -> Result<Program> {
+        let executable = match self.device {
+            Device::Reference => None,
             Device::Cpu => {
-                let executable = self.compile(graph)?;
-                let trainable = Trainable::new(executable.clone(), &parameters, self.pool.clone())?;
-                Box::new(Cpu { executable, pool: self.pool.clone(), trainable, initial: parameters })
+                let program = device::compile(graph, &self.target, self.precision, &self.sources, &[])?;
+                Some(Executable::load(program).map_err(|e| Error::Program(e.to_string()))?)
             }
+        };
+        Ok(Program { graph: graph.clone(), executable, pool: self.pool.clone() })
+    }
+}
+
+/// A graph on a device.
+pub(super) struct Program {
+    graph: Graph,
+    /// None on the reference device.
+    executable: Option<Arc<Executable>>,
+    pool: Arc<Pool>,
+}
+
+impl Program {
+    /// The graph.
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// A step of a graph with updates, from these parameters on.
+    pub(super) fn engine(&self, parameters: BTreeMap<String, Tensor>) -> Result<Box<dyn Engine>> {
+        Ok(match &self.executable {
+            None => Box::new(Reference { graph: self.graph.clone(), feeds: parameters }),
+            Some(e) => Box::new(Cpu::new(e.clone(), self.pool.clone(), parameters)?),
         })
     }
 
-    /// A graph without updates, to be run with parameters of the moment.
-    pub(super) fn measure(&self, graph: Graph) -> Result<Measure> {
-        let executable = match self.device {
-            Device::Reference => None,
-            Device::Cpu => Some(self.compile(&graph)?),
-        };
-        Ok(Measure { graph, executable, pool: self.pool.clone() })
-    }
-
-    fn compile(&self, graph: &Graph) -> Result<Arc<Executable>> {
-        let program = device::compile(graph, &self.target, self.precision, &self.sources, &[])?;
-        Executable::load(program).map_err(|e| Error::Program(e.to_string()))
+    /// A graph without updates, to be run with those of the parameters that it has.
+    pub(super) fn with(&self, parameters: &BTreeMap<String, Tensor>) -> Result<Measuring<'_>> {
+        let own = parameters_of(&self.graph, parameters);
+        Ok(match &self.executable {
+            Some(e) => Measuring::Cpu(Box::new(Session::new(e.clone(), &own, self.pool.clone())?)),
+            None => Measuring::Reference(&self.graph, own),
+        })
     }
 }
 
@@ -82,8 +99,22 @@ struct Cpu {
     executable: Arc<Executable>,
     pool: Arc<Pool>,
     trainable: Trainable,
-    /// What was loaded: still true of the parameters that do not change.
-    initial: BTreeMap<String, Tensor>,
+    /// The parameters that do not change.
+    fixed: BTreeMap<String, Tensor>,
+}
+
+impl Cpu {
+    fn new(
+        executable: Arc<Executable>,
+        pool: Arc<Pool>,
+        mut parameters: BTreeMap<String, Tensor>,
+    ) -> Result<Cpu> {
+        let trainable = Trainable::new(executable.clone(), &parameters, pool.clone())?;
+        for name in trainable.state_names() {
+            parameters.remove(name);
+        }
+        Ok(Cpu { executable, pool, trainable, fixed: parameters })
+    }
 }
 
 impl Engine for Cpu {
@@ -97,7 +128,7 @@ impl Engine for Cpu {
     }
 
     fn parameters(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut out = self.initial.clone();
+        let mut out = self.fixed.clone();
         for name in self.trainable.state_names() {
             let now = self.trainable.state(name).map_err(|e| Error::Program(e.to_string()))?;
             out.insert(name.to_string(), now);
@@ -106,8 +137,14 @@ impl Engine for Cpu {
     }
 
     fn set_parameters(&mut self, parameters: BTreeMap<String, Tensor>) -> Result<()> {
-        self.trainable = Trainable::new(self.executable.clone(), &parameters, self.pool.clone())?;
-        self.initial = parameters;
+        *self = Cpu::new(self.executable.clone(), self.pool.clone(), parameters)?;
+        Ok(())
+    }
+
+    fn switch(&mut self, to: &Program) -> Result<()> {
+        let executable =
+            to.executable.clone().ok_or_else(|| Error::Internal("a step without code".into()))?;
+        *self = Cpu::new(executable, self.pool.clone(), self.parameters()?)?;
         Ok(())
     }
 }
@@ -140,36 +177,17 @@ impl Engine for Reference {
         self.feeds = parameters;
         Ok(())
     }
+
+    fn switch(&mut self, to: &Program) -> Result<()> {
+        self.graph = to.graph.clone();
+        Ok(())
+    }
 }
 
-/// A graph without updates on a device.
-pub(super) struct Measure {
-    graph: Graph,
-    /// None on the reference device.
-    executable: Option<Arc<Executable>>,
-    pool: Arc<Pool>,
-}
-
-/// A [`Measure`] with parameters.
+/// A [`Program`] without updates, with parameters.
 pub(super) enum Measuring<'a> {
     Cpu(Box<Session>),
     Reference(&'a Graph, BTreeMap<String, Tensor>),
-}
-
-impl Measure {
-    /// The graph.
-    pub(super) fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
-    /// With those of the parameters that it has.
-    pub(super) fn with(&self, parameters: &BTreeMap<String, Tensor>) -> Result<Measuring<'_>> {
-        let own = parameters_of(&self.graph, parameters);
-        Ok(match &self.executable {
-            Some(e) => Measuring::Cpu(Box::new(Session::new(e.clone(), &own, self.pool.clone())?)),
-            None => Measuring::Reference(&self.graph, own),
-        })
-    }
 }
 
 impl Measuring<'_> {

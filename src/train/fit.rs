@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::Folder;
 use super::curves::{self, Panel, Series};
+use super::evaluation::{Evaluation, Measures};
 use super::log::{self, Log};
-use super::trainer::{Evaluation, Measures, Trainer};
+use super::trainer::Trainer;
 use crate::Error;
 use crate::data::augment::{Augment, Normalize, Transform};
 use crate::data::batches::{Batches, Rest};
@@ -199,9 +200,9 @@ impl<'a> Run<'a> {
             let rate = self.trainer.learning_rate();
             let measures = self.trainer.step_on(&b)?;
             self.log_step(epoch, rate, &measures)?;
-            mean.add(&measures);
+            mean.add(&measures, b.count);
             let position =
-                Position { epoch, epochs: self.options.epochs, step: done + mean.count, steps, batch };
+                Position { epoch, epochs: self.options.epochs, step: done + mean.steps, steps, batch };
             let flow = watch.step(&position, &mean.value());
             if flow == Flow::Stop && position.step < steps {
                 return Ok(Flow::Stop);
@@ -210,11 +211,11 @@ impl<'a> Run<'a> {
                 self.save()?;
             }
             if flow == Flow::Stop {
-                self.end_of_epoch(epoch, start, &mean, batch, watch)?;
+                self.end_of_epoch(epoch, start, &mean, watch)?;
                 return Ok(Flow::Stop);
             }
         }
-        self.end_of_epoch(epoch, start, &mean, batch, watch)?;
+        self.end_of_epoch(epoch, start, &mean, watch)?;
         Ok(Flow::Continue)
     }
 
@@ -226,17 +227,11 @@ impl<'a> Run<'a> {
         let order = shuffled(training.len(), seed, epoch).split_off(done as usize * batch);
         let (augment, normalize) = (self.options.augment, self.options.normalize.clone());
         let transform = Transform { augment, seed, epoch, normalize };
-        Batches::new(training.clone(), order, batch, Rest::Drop, transform)
+        let rest = if self.trainer.settings().rest > 0 { Rest::Keep } else { Rest::Drop };
+        Batches::new(training.clone(), order, batch, rest, transform)
     }
 
-    fn end_of_epoch(
-        &mut self,
-        epoch: u64,
-        start: Instant,
-        mean: &Mean,
-        batch: usize,
-        watch: &mut dyn Watch,
-    ) -> Result<()> {
+    fn end_of_epoch(&mut self, epoch: u64, start: Instant, mean: &Mean, watch: &mut dyn Watch) -> Result<()> {
         let seconds = start.elapsed().as_secs_f64().max(1e-9);
         self.evaluate()?;
         self.save()?;
@@ -245,7 +240,7 @@ impl<'a> Run<'a> {
             epochs: self.options.epochs,
             training: mean.value(),
             evaluation: self.evaluation.clone(),
-            examples_per_second: (mean.count * batch as u64) as f64 / seconds,
+            examples_per_second: mean.examples as f64 / seconds,
             time: start.elapsed(),
         });
         Ok(())
@@ -341,27 +336,28 @@ fn scalars(measures: &Measures) -> Vec<(&str, f64)> {
     [("loss", measures.loss)].into_iter().chain(metrics).collect()
 }
 
-/// Means over steps.
+/// Means over the examples of steps.
 #[derive(Default)]
 struct Mean {
+    /// Of measures times examples: the loss, then the metrics.
     sum: Option<Measures>,
-    count: u64,
+    steps: u64,
+    examples: u64,
 }
 
 impl Mean {
-    fn add(&mut self, m: &Measures) {
-        self.count += 1;
-        match &mut self.sum {
-            None => self.sum = Some(m.clone()),
-            Some(sum) => {
-                sum.loss += m.loss;
-                sum.metrics.iter_mut().zip(&m.metrics).for_each(|(s, (_, v))| s.1 += v);
-            }
-        }
+    fn add(&mut self, m: &Measures, examples: usize) {
+        self.steps += 1;
+        self.examples += examples as u64;
+        let zeros =
+            || Measures { loss: 0.0, metrics: m.metrics.iter().map(|(n, _)| (n.clone(), 0.0)).collect() };
+        let (sum, n) = (self.sum.get_or_insert_with(zeros), examples as f64);
+        sum.loss += n * m.loss;
+        sum.metrics.iter_mut().zip(&m.metrics).for_each(|(s, (_, v))| s.1 += n * v);
     }
 
     fn value(&self) -> Measures {
-        let n = self.count.max(1) as f64;
+        let n = self.examples.max(1) as f64;
         match &self.sum {
             None => Measures { loss: f64::NAN, metrics: vec![] },
             Some(s) => Measures {

@@ -13,10 +13,13 @@ pub mod checkpoint;
 pub mod confusion;
 pub mod curves;
 mod engine;
+mod evaluation;
 pub mod events;
 pub mod fit;
+mod inputs;
 pub mod log;
 pub mod schedule;
 mod trainer;
 
-pub use trainer::{Evaluation, Measures, Trainer, TrainerOptions};
+pub use evaluation::{Evaluation, Measures};
+pub use trainer::{Trainer, TrainerOptions};

@@ -1,30 +1,30 @@
 //! [`Trainer`]: a network that learns, one step at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use nnc_compiler::build::Built;
+use nnc_compiler::build::{Built, TrainSection};
 use nnc_compiler::graph::interpret::{self, Precision};
-use nnc_compiler::graph::{Bindings, Dim, Graph, NodeId, Op, TensorType};
+use nnc_compiler::graph::{Bindings, Graph, NodeId, TensorType};
 use nnc_compiler::training::{self, Moment, StepGraph, StepOptions, TrainError};
 use nnc_dsl::SourceMap;
-use nnc_runtime::program::{Parameter, Port};
+use nnc_runtime::program::Port;
+use nnc_runtime::session::check_parameters;
 
 use super::checkpoint::{Checkpoint, Settings};
-use super::confusion::Confusion;
-use super::engine::{Bench, Engine, Measure};
+use super::engine::{Bench, Engine, Program};
+use super::evaluation::{Evaluation, Measures, Total, measures, scores_output};
+use super::inputs::{
+    batch_of, choose_batch, data_inputs, in_order, inputs_of_batch, parameters_of, specs_of,
+};
 use super::schedule::Schedule;
 use crate::data::augment::{Normalize, Transform};
 use crate::data::batches::{Batch, Batches, Rest};
 use crate::data::dataset::Dataset;
-use crate::data::labels;
 use crate::error::{Result, SourceError};
 use crate::model::initial_weights;
-use crate::{DType, Error, LaunchTime, Options, Source, Tensor, TensorSpec, TensorView, Weights, pipeline};
-
-/// Examples in a step, where neither the program nor the caller says.
-const DEFAULT_BATCH: usize = 64;
+use crate::{Error, LaunchTime, Options, Source, Tensor, TensorSpec, TensorView, Weights, pipeline};
 
 /// What a [`Trainer`] needs to know beside the program.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,24 +37,9 @@ pub struct TrainerOptions {
     pub examples: usize,
     /// What else the run depends on, as text, so that a checkpoint of another run is refused.
     pub data: String,
-}
-
-/// What was measured on a batch, or over many.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Measures {
-    /// The loss.
-    pub loss: f64,
-    /// The metrics of the `train` section, in source order.
-    pub metrics: Vec<(String, f64)>,
-}
-
-/// What was measured on held-out examples.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Evaluation {
-    /// Means over all examples.
-    pub measures: Measures,
-    /// Which class was taken for which; `None` if the net has no output `f32[N, classes]`.
-    pub confusion: Option<Confusion>,
+    /// Leave out the examples at the end of an epoch that are too few for a batch, instead of taking a
+    /// smaller step on them.
+    pub drop_rest: bool,
 }
 
 /// A network that learns: the compiled training step, its parameters and the optimizer's state.
@@ -92,19 +77,63 @@ pub struct Trainer {
     built: Built,
     sources: Arc<SourceMap>,
     bench: Bench,
-    step_graph: StepGraph,
+    /// The step on a whole batch.
+    whole: Step,
+    /// The step on the examples that are left at the end of an epoch.
+    rest: Option<Step>,
     engine: Box<dyn Engine>,
+    /// The engine is that of `rest`.
+    at_rest: bool,
     schedule: Schedule,
     settings: Settings,
     /// Symbols that are the batch.
     batch_symbols: Vec<String>,
-    /// Inputs of a step that are the caller's.
-    inputs: Vec<TensorSpec>,
     /// Evaluation programs by batch.
-    evaluations: BTreeMap<usize, Measure>,
+    evaluations: BTreeMap<usize, Program>,
+    /// The parameters that it started from, where they were given.
+    start: Option<BTreeMap<String, Tensor>>,
     step: u64,
     /// The loss was not finite: the parameters are of no use any more.
     diverged: bool,
+}
+
+/// A step for one size of batch.
+struct Step {
+    graph: StepGraph,
+    /// Inputs that are the caller's.
+    inputs: Vec<TensorSpec>,
+    /// Compiled when it is needed.
+    program: Option<Program>,
+}
+
+impl Step {
+    fn new(built: &Built, symbols: &[String], batch: usize) -> Result<Step, TrainError> {
+        let options = StepOptions { sizes: sizes(symbols, batch), ..StepOptions::default() };
+        let graph = training::build_step(built, &options)?;
+        let inputs = data_inputs(&graph);
+        Ok(Step { graph, inputs, program: None })
+    }
+
+    fn program(&mut self, bench: &Bench) -> Result<&Program> {
+        Ok(match &mut self.program {
+            Some(program) => program,
+            empty => empty.insert(bench.program(&self.graph.graph)?),
+        })
+    }
+
+    /// Whether these are inputs of this step.
+    fn takes(&self, inputs: &[(&str, TensorView<'_>)]) -> bool {
+        let fits = |(name, view): &(&str, TensorView<'_>)| {
+            let ty = TensorType::new(view.dtype(), view.shape());
+            self.inputs.iter().any(|i| i.name == *name && i.ty == ty)
+        };
+        !inputs.is_empty() && inputs.iter().all(fits)
+    }
+}
+
+/// Every one of the symbols is the batch.
+fn sizes(symbols: &[String], batch: usize) -> Bindings {
+    symbols.iter().map(|s| (s.clone(), batch)).collect()
 }
 
 impl fmt::Debug for Trainer {
@@ -125,32 +154,40 @@ impl Trainer {
             let n = how.examples;
             return Err(Error::Input(format!("{n} examples are too few for a batch of {batch}")));
         }
-        let sizes: Bindings = batch_symbols.iter().map(|s| (s.clone(), batch)).collect();
-        let step_options = StepOptions { sizes, ..StepOptions::default() };
-        let step_graph = training::build_step(&built, &step_options).map_err(|e| wrong(&sources, &e))?;
+        let refused = |e: TrainError| wrong(&sources, &e);
+        let mut whole = Step::new(&built, &batch_symbols, batch).map_err(refused)?;
+        let rest = match how.examples % batch {
+            0 => None,
+            _ if how.drop_rest || batch_symbols.is_empty() => None,
+            // A rest that cannot be learnt from (one example for a batch normalisation) is left out.
+            n => Step::new(&built, &batch_symbols, n).ok().map(|step| (n, step)),
+        };
+        let (rest_size, rest) = rest.map_or((0, None), |(n, step)| (n, Some(step)));
         let schedule = Schedule::new(section.optimizer.number("lr"), section.schedule.as_ref())?;
-        let parameters = initial_weights(&parameters_of(&step_graph.graph), how.seed)?;
+        let parameters = initial_weights(&parameters_of(&whole.graph.graph), how.seed)?;
         let bench = Bench::new(options, sources.clone());
-        let engine = bench.engine(&step_graph.graph, parameters.tensors().clone())?;
+        let engine = whole.program(&bench)?.engine(parameters.tensors().clone())?;
         let settings = Settings {
             net: built.graph.name.clone(),
             seed: how.seed,
             batch,
             examples: how.examples,
+            rest: rest_size,
             data: how.data.clone(),
         };
-        let inputs = data_inputs(&step_graph);
         Ok(Trainer {
             built,
             sources,
             bench,
-            step_graph,
+            whole,
+            rest,
             engine,
+            at_rest: false,
             schedule,
             settings,
             batch_symbols,
-            inputs,
             evaluations: BTreeMap::new(),
+            start: None,
             step: 0,
             diverged: false,
         })
@@ -163,17 +200,22 @@ impl Trainer {
 
     /// The inputs of a step, with the batch: those of the net, then those of its `train` section.
     pub fn inputs(&self) -> &[TensorSpec] {
-        &self.inputs
+        &self.whole.inputs
     }
 
     /// The graph of the step.
     pub fn graph(&self) -> &Graph {
-        &self.step_graph.graph
+        &self.whole.graph.graph
+    }
+
+    /// Trainable parameters that the loss does not depend on: they keep their values.
+    pub fn untrained(&self) -> &[String] {
+        &self.whole.graph.untrained
     }
 
     /// The names of the metrics.
     pub fn metrics(&self) -> &[String] {
-        &self.step_graph.metrics
+        &self.whole.graph.metrics
     }
 
     /// The epochs that the program asks for.
@@ -186,11 +228,11 @@ impl Trainer {
         self.step
     }
 
-    /// Steps in an epoch: whole batches; what is left over waits for an epoch of another order.
+    /// Steps in an epoch: whole batches, and a smaller one for what is left over, if there is such.
     pub fn steps_an_epoch(&self) -> u64 {
         match self.settings.examples {
             0 => u64::MAX,
-            n => (n / self.settings.batch) as u64,
+            n => (n / self.settings.batch) as u64 + u64::from(self.rest.is_some()),
         }
     }
 
@@ -199,8 +241,8 @@ impl Trainer {
         self.schedule.rate(self.step, self.steps_an_epoch())
     }
 
-    /// Takes a step on a batch, inputs by name. A loss that is not finite is an error, after which
-    /// only [`restore`](Trainer::restore) helps.
+    /// Takes a step on a batch (or on the rest of an epoch), inputs by name. A loss that is not finite
+    /// is an error, after which only [`restore`](Trainer::restore) helps.
     pub fn step(&mut self, inputs: &[(&str, TensorView<'_>)]) -> Result<Measures> {
         self.step_by(inputs, |engine, inputs| Ok((engine.step(inputs)?, ()))).map(|(measures, ())| measures)
     }
@@ -221,19 +263,14 @@ impl Trainer {
         if self.diverged {
             return Err(Error::Training("the loss was not finite; restore a checkpoint first".into()));
         }
-        let scalars = self.step_graph.scalars(self.moment());
-        let mut given: BTreeMap<&str, TensorView<'_>> =
-            scalars.iter().map(|(name, t)| (name.as_str(), t.view())).collect();
-        for (name, view) in inputs {
-            if !self.inputs.iter().any(|i| i.name == *name) {
-                return Err(self.unknown_input(name));
-            }
-            given.insert(name, view.reborrow());
-        }
-        let ordered = in_order(&self.step_graph.graph, &given)?;
+        self.switch(self.rest.as_ref().is_some_and(|rest| rest.takes(inputs)))?;
+        let step = self.current();
+        let scalars = step.graph.scalars(self.moment());
+        let given = self.given(&scalars, inputs)?;
+        let ordered = in_order(&step.graph.graph, &given)?;
         let (outputs, more) = run(&mut *self.engine, &ordered)?;
         self.step += 1;
-        let measures = measures(&self.step_graph.metrics, &outputs)?;
+        let measures = measures(&self.whole.graph.metrics, &outputs)?;
         if !measures.loss.is_finite() {
             self.diverged = true;
             return Err(Error::Training(format!("the loss became {} in step {}", measures.loss, self.step)));
@@ -241,14 +278,71 @@ impl Trainer {
         Ok((measures, more))
     }
 
+    /// The step that the engine takes.
+    fn current(&self) -> &Step {
+        self.rest.as_ref().filter(|_| self.at_rest).unwrap_or(&self.whole)
+    }
+
+    /// The step for a batch of that size.
+    fn step_for(&self, batch: &Batch) -> &Step {
+        self.rest.as_ref().filter(|_| batch.labels.len() == self.settings.rest).unwrap_or(&self.whole)
+    }
+
+    /// Makes the engine that of the rest, or of a whole batch.
+    fn switch(&mut self, to_rest: bool) -> Result<()> {
+        if self.at_rest == to_rest {
+            return Ok(());
+        }
+        let to = match &mut self.rest {
+            Some(rest) if to_rest => rest,
+            _ => &mut self.whole,
+        };
+        self.engine.switch(to.program(&self.bench)?)?;
+        self.at_rest = to_rest;
+        Ok(())
+    }
+
+    /// The inputs of a step by name.
+    fn given<'a>(
+        &self,
+        scalars: &'a BTreeMap<String, Tensor>,
+        inputs: &'a [(&str, TensorView<'_>)],
+    ) -> Result<BTreeMap<&'a str, TensorView<'a>>> {
+        let mut given: BTreeMap<&str, TensorView<'_>> =
+            scalars.iter().map(|(name, t)| (name.as_str(), t.view())).collect();
+        for (name, view) in inputs {
+            if !self.inputs().iter().any(|i| i.name == *name) {
+                return Err(self.unknown_input(name));
+            }
+            given.insert(name, view.reborrow());
+        }
+        Ok(given)
+    }
+
     /// Takes a step on a batch of a labelled data set.
     pub fn step_on(&mut self, batch: &Batch) -> Result<Measures> {
-        let specs = self.inputs.clone();
-        let named = |i: &TensorSpec| Ok((i.name.clone(), input_of_batch(i, batch)?));
-        let given: Vec<(String, TensorView<'_>)> = specs.iter().map(named).collect::<Result<_>>()?;
-        let given: Vec<(&str, TensorView<'_>)> =
-            given.iter().map(|(n, v)| (n.as_str(), v.reborrow())).collect();
+        let specs = self.step_for(batch).inputs.clone();
+        let given = inputs_of_batch(&specs, batch)?;
+        let given: Vec<(&str, TensorView<'_>)> = specs.iter().map(|i| i.name.as_str()).zip(given).collect();
         self.step(&given)
+    }
+
+    /// The gradients of the loss on a batch with respect to the trainable parameters, by name, as they are
+    /// before clipping. Nothing changes by it.
+    pub fn gradients(&mut self, inputs: &[(&str, TensorView<'_>)]) -> Result<BTreeMap<String, Tensor>> {
+        let sizes = sizes(&self.batch_symbols, self.settings.batch);
+        let options = StepOptions { sizes, gradients: true };
+        let step = training::build_step(&self.built, &options).map_err(|e| wrong(&self.sources, &e))?;
+        let scalars = step.scalars(self.moment());
+        let mut graph = step.graph;
+        graph.updates.clear();
+        nnc_compiler::pass::sweep(&mut graph);
+        let given = self.given(&scalars, inputs)?;
+        let program = self.bench.program(&graph)?;
+        let outputs = program.with(&self.engine.parameters()?)?.run(&in_order(&graph, &given)?)?;
+        let named = graph.outputs.iter().map(|o| o.name.strip_suffix(".grad")).zip(outputs);
+        let after = step.metrics.len() + 1;
+        Ok(named.skip(after).filter_map(|(name, t)| Some((name?.to_string(), t))).collect())
     }
 
     /// The classes that the net tells apart, if it has an output `f32[N, classes]`.
@@ -264,12 +358,13 @@ impl Trainer {
     /// The first value that would not be finite in a step on this batch, in the author's terms; the
     /// interpreter computes it, slowly.
     pub fn not_finite(&self, batch: &Batch) -> Result<Option<String>> {
+        let step = self.step_for(batch);
         let mut feeds = self.engine.parameters()?;
-        feeds.extend(self.step_graph.scalars(self.moment()));
-        for input in &self.inputs {
-            feeds.insert(input.name.clone(), input_of_batch(input, batch)?.to_tensor());
+        feeds.extend(step.graph.scalars(self.moment()));
+        for (input, value) in step.inputs.iter().zip(inputs_of_batch(&step.inputs, batch)?) {
+            feeds.insert(input.name.clone(), value.to_tensor());
         }
-        let (graph, mut first) = (&self.step_graph.graph, None);
+        let (graph, mut first) = (&step.graph.graph, None);
         let traced = interpret::trace(graph, &feeds, Precision::AsWritten, &mut |id, value| {
             let bad = |t: &Tensor| t.as_f32().is_some_and(|a| a.iter().any(|v| !v.is_finite()));
             if first.is_none() && bad(value) {
@@ -285,12 +380,57 @@ impl Trainer {
         }))
     }
 
-    /// Goes back to the beginning: fresh parameters, step 0.
+    /// Goes back to the beginning: the parameters that it started from, step 0.
     pub fn restart(&mut self) -> Result<()> {
-        let fresh = initial_weights(&parameters_of(&self.step_graph.graph), self.settings.seed)?;
-        self.engine.set_parameters(fresh.tensors().clone())?;
+        let start = match &self.start {
+            Some(start) => start.clone(),
+            None => self.initial()?,
+        };
+        self.engine.set_parameters(start)?;
         (self.step, self.diverged) = (0, false);
         Ok(())
+    }
+
+    /// What the seed makes of all parameters, the optimizer's state among them.
+    fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
+        let fresh = initial_weights(&parameters_of(self.graph()), self.settings.seed)?;
+        Ok(fresh.tensors().clone())
+    }
+
+    /// Starts from given weights, at step 0 and with nothing in the optimizer's memory: fine-tuning.
+    ///
+    /// Every parameter must be there, and no other. But the layers named in `fresh` (`fc`: `fc.weight`,
+    /// `fc.bias` and what else is below it) begin anew, whatever the weights have of them, and so does what
+    /// only training has (heads under `if training`), where the weights do not have it. Returns the names
+    /// of these parameters.
+    pub fn start_from(&mut self, weights: &Weights, fresh: &[String]) -> Result<Vec<String>> {
+        let below = |name: &str, layer: &str| {
+            name.strip_prefix(layer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let of_net = names(&self.built.graph, self.built.graph.parameters());
+        if let Some(layer) = fresh.iter().find(|layer| !of_net.iter().any(|name| below(name, layer))) {
+            let names: Vec<String> = of_net.iter().map(|name| format!("`{name}`")).collect();
+            let message =
+                format!("no parameter belongs to a layer `{layer}`; there are {}", names.join(", "));
+            return Err(Error::Options(message));
+        }
+        let begins_anew = |name: &str| {
+            let extra = self.built.training_only.iter().any(|(n, _)| n == name);
+            fresh.iter().any(|layer| below(name, layer)) || extra && !weights.tensors().contains_key(name)
+        };
+        let mut given = weights.tensors().clone();
+        given.retain(|name, _| !begins_anew(name));
+        let ports = parameters_of(&self.built.graph).into_iter().map(|p| p.port);
+        let ports: Vec<Port> = ports.filter(|p| !begins_anew(&p.name)).collect();
+        check_parameters(ports.iter(), &[], &given)?;
+        let anew = of_net.iter().filter(|name| begins_anew(name)).map(|name| name.to_string()).collect();
+        let mut start = self.initial()?;
+        for port in ports {
+            start.extend(given.remove_entry(&port.name));
+        }
+        self.start = Some(start);
+        self.restart()?;
+        Ok(anew)
     }
 
     /// Measures the net, as it is in inference, on every example of a set.
@@ -298,26 +438,28 @@ impl Trainer {
         let parameters = self.engine.parameters()?;
         let (batch, n) = (self.settings.batch, set.len());
         let whole = n - n % batch;
+        // The rest is a batch of its own size, so that means are those of the set; where the program has
+        // one size, repetitions fill it.
+        let (last, filling) = match self.batch_symbols.is_empty() {
+            true => (batch, Rest::Fill),
+            false => (n - whole, Rest::Keep),
+        };
         let transform = Transform { normalize: normalize.cloned(), ..Transform::default() };
         let mut total = Total::default();
-        // The rest is a batch of its own size, so that means are those of the set.
-        for (first, end, size) in [(0, whole, batch), (whole, n, n - whole)] {
+        for (first, end, size) in [(0, whole, batch), (whole, n, last)] {
             if first == end {
                 continue;
             }
-            let measure = self.evaluation(size)?;
-            let scores = scores_output(measure.graph());
-            let mut running = measure.with(&parameters)?;
+            let program = self.evaluation(size)?;
+            let (scores, specs) = (scores_output(program.graph()), specs_of(program.graph()));
+            let mut running = program.with(&parameters)?;
             let batches =
-                Batches::new(set.clone(), (first..end).collect(), size, Rest::Drop, transform.clone())?;
+                Batches::new(set.clone(), (first..end).collect(), size, filling, transform.clone())?;
             for b in batches {
-                let specs = specs_of(measure.graph());
-                let inputs: Vec<TensorView<'_>> =
-                    specs.iter().map(|i| input_of_batch(i, &b)).collect::<Result<_>>()?;
-                total.add(&running.run(&inputs)?, &b.labels, scores, set.class_names())?;
+                total.add(&running.run(&inputs_of_batch(&specs, &b)?)?, &b, scores, set.class_names())?;
             }
         }
-        Ok(total.finish(&self.step_graph.metrics))
+        Ok(total.finish(self.metrics()))
     }
 
     /// The parameters under the names that they have in inference.
@@ -339,16 +481,51 @@ impl Trainer {
             step: self.step,
             tensors: self.engine.parameters()?,
             optimizer_state: self.optimizer_state(),
+            recipe: self.recipe(),
         })
     }
 
     /// Goes back (or on) to a moment of the same run; a checkpoint of another is refused.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let ports: Vec<Port> = parameters_of(&self.step_graph.graph).into_iter().map(|p| p.port).collect();
+        let name = |recipe: &BTreeMap<String, String>| -> Option<String> {
+            Some(recipe.get("optimizer")?.split('(').next()?.to_string())
+        };
+        let (then, now) = (name(&checkpoint.recipe), name(&self.recipe()));
+        if let (Some(then), Some(now)) = (&then, &now)
+            && then != now
+        {
+            return Err(Error::Options(format!(
+                "the checkpoint is of another run:\n  the optimizer is `{now}`, not `{then}`, and remembers other things"
+            )));
+        }
+        let ports: Vec<Port> = parameters_of(self.graph()).into_iter().map(|p| p.port).collect();
         checkpoint.check(&self.settings, ports.iter())?;
         self.engine.set_parameters(checkpoint.tensors.clone())?;
         (self.step, self.diverged) = (checkpoint.step, false);
         Ok(())
+    }
+
+    /// In what the program's optimizer, schedule, regularizer and clipping differ from those that the run
+    /// of a checkpoint had, in words. What the program says now is what counts.
+    pub fn changes_since(&self, checkpoint: &Checkpoint) -> Vec<String> {
+        let (then, now) = (&checkpoint.recipe, self.recipe());
+        if then.is_empty() {
+            return vec![];
+        }
+        let keys: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+        let say = |key: &&String| match (then.get(*key), now.get(*key)) {
+            (a, b) if a == b => None,
+            (Some(a), Some(b)) => Some(format!("the {key} was `{a}`, it is `{b}`")),
+            (Some(a), None) => Some(format!("the {key} was `{a}`, there is none any more")),
+            (None, Some(b)) => Some(format!("there was no {key}, it is `{b}`")),
+            (None, None) => None,
+        };
+        keys.iter().filter_map(say).collect()
+    }
+
+    fn recipe(&self) -> BTreeMap<String, String> {
+        let recipe = self.built.train.as_ref().map(TrainSection::recipe).unwrap_or_default();
+        recipe.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
     }
 
     /// Writes a checkpoint, beside and then renamed.
@@ -366,22 +543,22 @@ impl Trainer {
     /// Names of parameters that the net does not have: what the optimizer remembers.
     fn optimizer_state(&self) -> Vec<String> {
         let of_net: Vec<&str> = names(&self.built.graph, self.built.graph.parameters());
-        let all = names(&self.step_graph.graph, self.step_graph.graph.parameters());
+        let all = names(self.graph(), self.graph().parameters());
         all.into_iter().filter(|name| !of_net.contains(name)).map(String::from).collect()
     }
 
-    fn evaluation(&mut self, batch: usize) -> Result<&Measure> {
+    fn evaluation(&mut self, batch: usize) -> Result<&Program> {
         if !self.evaluations.contains_key(&batch) {
-            let sizes: Bindings = self.batch_symbols.iter().map(|s| (s.clone(), batch)).collect();
+            let sizes = sizes(&self.batch_symbols, batch);
             let graph =
                 training::build_evaluation(&self.built, &sizes).map_err(|e| wrong(&self.sources, &e))?;
-            self.evaluations.insert(batch, self.bench.measure(graph)?);
+            self.evaluations.insert(batch, self.bench.program(&graph)?);
         }
         Ok(&self.evaluations[&batch])
     }
 
     fn unknown_input(&self, name: &str) -> Error {
-        let names: Vec<String> = self.inputs.iter().map(|i| format!("`{}`", i.name)).collect();
+        let names: Vec<String> = self.inputs().iter().map(|i| format!("`{}`", i.name)).collect();
         Error::Input(format!("a training step has no input `{name}`; its inputs: {}", names.join(", ")))
     }
 }
@@ -393,148 +570,4 @@ fn wrong(sources: &Arc<SourceMap>, e: &TrainError) -> Error {
 
 fn names(graph: &Graph, ids: Vec<NodeId>) -> Vec<&str> {
     ids.into_iter().map(|n| graph.node(n).name.as_str()).collect()
-}
-
-/// The symbols that stand first in an input's shape, or the size that stands there.
-fn batch_of(graph: &Graph) -> (Vec<String>, Option<usize>) {
-    let first = |n: &NodeId| graph.node(*n).ty.shape.first().cloned();
-    let dims: Vec<Dim> = graph.inputs().iter().filter_map(first).collect();
-    let mut symbols: Vec<String> = dims.iter().flat_map(Dim::symbols).collect();
-    symbols.sort();
-    symbols.dedup();
-    let fixed = dims.first().and_then(Dim::size);
-    (symbols, fixed)
-}
-
-fn choose_batch(fixed: Option<usize>, asked: Option<usize>, program: Option<usize>) -> Result<usize> {
-    match (fixed, asked) {
-        (Some(n), Some(m)) if n != m => {
-            Err(Error::Options(format!("the batch is {m}, but the program's input is for {n} examples")))
-        }
-        (Some(0), _) | (_, Some(0)) => Err(Error::Options("a batch has at least one example".into())),
-        (Some(n), _) | (None, Some(n)) => Ok(n),
-        (None, None) => Ok(program.unwrap_or(DEFAULT_BATCH)),
-    }
-}
-
-fn parameters_of(graph: &Graph) -> Vec<Parameter> {
-    let parameter = |n: NodeId| {
-        let node = graph.node(n);
-        let Op::Parameter(p) = &node.op else { return None };
-        let port = Port { name: node.name.clone(), dtype: node.ty.dtype, shape: node.ty.sizes()? };
-        Some(Parameter { port, init: p.init.clone(), trainable: p.trainable })
-    };
-    graph.parameters().into_iter().filter_map(parameter).collect()
-}
-
-fn data_inputs(step: &StepGraph) -> Vec<TensorSpec> {
-    let scalar = |i: &TensorSpec| step.scalars.iter().any(|(name, _)| *name == i.name);
-    specs_of(&step.graph).into_iter().filter(|i| !scalar(i)).collect()
-}
-
-fn specs_of(graph: &Graph) -> Vec<TensorSpec> {
-    let spec = |n: NodeId| TensorSpec { name: graph.node(n).name.clone(), ty: graph.node(n).ty.clone() };
-    graph.inputs().into_iter().map(spec).collect()
-}
-
-fn in_order<'a>(graph: &Graph, given: &BTreeMap<&str, TensorView<'a>>) -> Result<Vec<TensorView<'a>>> {
-    let find = |n: NodeId| {
-        let node = graph.node(n);
-        let view = given.get(node.name.as_str());
-        let view = view.ok_or_else(|| Error::Input(format!("input `{}` is not given", node.name)))?;
-        let found = TensorType::new(view.dtype(), view.shape());
-        if found != node.ty {
-            let (name, ty) = (&node.name, &node.ty);
-            return Err(Error::Input(format!("input `{name}`: expected {ty}, found {found}")));
-        }
-        Ok(view.clone())
-    };
-    graph.inputs().into_iter().map(find).collect()
-}
-
-/// What a batch of a labelled data set gives an input: floats are examples, integers labels.
-fn input_of_batch<'a>(input: &TensorSpec, batch: &'a Batch) -> Result<TensorView<'a>> {
-    for t in [&batch.examples, &batch.labels] {
-        if input.ty == TensorType::new(t.dtype(), t.shape()) {
-            return Ok(t.view());
-        }
-    }
-    let (name, ty) = (&input.name, &input.ty);
-    let found = [&batch.examples, &batch.labels].map(|t| TensorType::new(t.dtype(), t.shape()).to_string());
-    Err(Error::Input(format!("input `{name}: {ty}`: the data set gives {} and {}", found[0], found[1])))
-}
-
-fn scalar(t: &Tensor) -> Result<f64> {
-    match t {
-        Tensor::F32(a) => a.first().map(|&v| f64::from(v)),
-        Tensor::F64(a) => a.first().copied(),
-        Tensor::I32(a) => a.first().map(|&v| f64::from(v)),
-        Tensor::Bool(a) => a.first().map(|&v| f64::from(u8::from(v))),
-    }
-    .ok_or_else(|| Error::Internal("a measure without a value".into()))
-}
-
-/// From the outputs: the loss, then the metrics.
-fn measures(names: &[String], outputs: &[Tensor]) -> Result<Measures> {
-    let values: Vec<f64> = outputs.iter().take(names.len() + 1).map(scalar).collect::<Result<_>>()?;
-    let (loss, rest) = values.split_first().ok_or_else(|| Error::Internal("a step without a loss".into()))?;
-    Ok(Measures { loss: *loss, metrics: names.iter().cloned().zip(rest.iter().copied()).collect() })
-}
-
-/// The output to classify by, as its number: `logits`, `probabilities`, or the first `f32[N, classes]`.
-fn scores_output(graph: &Graph) -> Option<usize> {
-    let scores = |i: &usize| {
-        let ty = &graph.node(graph.outputs[*i].node).ty;
-        ty.dtype == DType::F32 && ty.rank() == 2
-    };
-    let all: Vec<usize> = (0..graph.outputs.len()).filter(scores).collect();
-    let named = |name: &str| all.iter().copied().find(|&i| graph.outputs[i].name == name);
-    named("logits").or_else(|| named("probabilities")).or_else(|| all.first().copied())
-}
-
-/// Sums over batches.
-#[derive(Default)]
-struct Total {
-    /// Loss and metrics, times examples.
-    sums: Vec<f64>,
-    count: usize,
-    confusion: Option<Confusion>,
-}
-
-impl Total {
-    fn add(
-        &mut self,
-        outputs: &[Tensor],
-        classes: &Tensor,
-        scores: Option<usize>,
-        names: &[String],
-    ) -> Result<()> {
-        let n = classes.len();
-        for (i, t) in outputs.iter().enumerate().take_while(|(_, t)| t.shape().is_empty()) {
-            if self.sums.len() <= i {
-                self.sums.push(0.0);
-            }
-            self.sums[i] += scalar(t)? * n as f64;
-        }
-        self.count += n;
-        let (Some(Tensor::F32(scores)), Tensor::I32(classes)) =
-            (scores.and_then(|i| outputs.get(i)), classes)
-        else {
-            return Ok(());
-        };
-        let confusion = self.confusion.get_or_insert_with(|| Confusion::new(scores.shape()[1], names));
-        for (row, &label) in scores.outer_iter().zip(classes) {
-            let best = labels::top(row.iter().copied(), 1);
-            if let (Some(&(predicted, _)), Ok(label)) = (best.first(), usize::try_from(label)) {
-                confusion.add(label, predicted);
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self, names: &[String]) -> Evaluation {
-        let mean = |i: usize| self.sums.get(i).map_or(f64::NAN, |s| s / self.count.max(1) as f64);
-        let metrics = names.iter().enumerate().map(|(i, n)| (n.clone(), mean(i + 1))).collect();
-        Evaluation { measures: Measures { loss: mean(0), metrics }, confusion: self.confusion }
-    }
 }

@@ -129,6 +129,85 @@ fn interrupted_runs_say_how_to_go_on() {
     assert!(resumed.ok().contains("accuracy: "));
 }
 
+/// The disk is full (here: files may not grow beyond a limit) while a checkpoint is written: the one
+/// before survives, and with room again the run goes on from it as if nothing had happened.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_checkpoint_before() {
+    let wide = HALVES.replace("dense(2)", "dense(400) -> relu -> dense(2)");
+    let (images, labels) = data();
+    let files: &[(&str, &[u8])] = &[
+        ("halves.nn", wide.as_bytes()),
+        ("train-images-idx3-ubyte", &images),
+        ("train-labels-idx1-ubyte", &labels),
+    ];
+    let folder = scratch(files);
+    nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/straight")).ok();
+    nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/full --epochs 1")).ok();
+    let listing = || -> Vec<String> {
+        let entries = std::fs::read_dir(folder.path().join("full/checkpoints")).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let last = "step-000000016.safetensors";
+    assert_eq!(listing(), [last]);
+    let path = folder.path().join("full/checkpoints").join(last);
+    let before = std::fs::read(&path).unwrap();
+    assert!(before.len() > 400_000, "the log has room where the checkpoint has none: {}", before.len());
+    let line = format!("{TRAIN} --out {{}}/full --resume").replace("{}", folder.path().to_str().unwrap());
+    // In blocks of 512 or 1024 bytes; the signal of a file that grows too large becomes an error.
+    let script = format!("trap '' XFSZ; ulimit -f 200; exec {} {line}", env!("CARGO_BIN_EXE_nnc"));
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("error: cannot write") && text.contains("step-000000032.safetensors"), "{text}");
+    assert!(text.contains("File too large"), "{text}");
+    assert_eq!(listing(), [last], "nothing half-written stays");
+    assert!(std::fs::read(&path).unwrap() == before);
+    nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/full --resume")).ok();
+    assert!(weights(folder.path(), "straight") == weights(folder.path(), "full"));
+}
+
+/// A changed learning rate counts when a run goes on; another net's weights are where a run starts.
+#[test]
+fn runs_start_from_weights_and_go_on_with_changed_programs() {
+    let folder = folder();
+    nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/run --epochs 1")).ok();
+    let slower = HALVES.replace("lr = 0.05", "lr = 0.01");
+    std::fs::write(folder.path().join("halves.nn"), slower).unwrap();
+    let output = nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/run --resume --epochs 2"));
+    let expected = "note: the program has changed since: the optimizer was `sgd(lr = 0.05, ";
+    assert!(output.stderr.contains(expected), "{}", output.stderr);
+    output.ok();
+    let log = std::fs::read_to_string(folder.path().join("run/log.jsonl")).unwrap();
+    let rates: Vec<&str> = log.lines().filter(|l| l.contains("learning_rate")).collect();
+    assert!(rates[15].contains("\"learning_rate\":0.05,") && rates[16].contains("\"learning_rate\":0.01,"));
+
+    let tuned = "--weights {}/run/weights.safetensors --fresh dense1 --epochs 1";
+    let output = nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/tuned {tuned}"));
+    assert!(output.stderr.contains("weights.safetensors`; fresh: dense1.weight, dense1.bias"), "{output:?}");
+    output.ok();
+    let wider = HALVES.replace("dense(2)", "dense(3)");
+    std::fs::write(folder.path().join("halves.nn"), wider).unwrap();
+    let line = format!("{TRAIN} --out {{}}/no --weights {{}}/run/weights.safetensors");
+    let text = nnc_in(folder.path(), &line).failed();
+    assert!(text.contains("parameter `dense1.weight`: expected f32[3, 144], found f32[2, 144]"), "{text}");
+    assert!(!folder.path().join("no").exists());
+}
+
+#[test]
+fn parameters_that_nothing_teaches_are_named() {
+    let folder = folder();
+    let forgotten =
+        HALVES.replace("    train {", "    output other = image -> flatten -> dense(1)\n    train {");
+    std::fs::write(folder.path().join("halves.nn"), forgotten).unwrap();
+    let output = nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/run --epochs 1"));
+    let expected = "warning: the loss does not depend on `dense2.weight`, `dense2.bias`: they keep";
+    assert!(output.stderr.contains(expected), "{}", output.stderr);
+    output.ok();
+    let eval = "eval {}/halves.nn --data mnist:{} --split train --weights {}/run/weights.safetensors";
+    assert!(nnc_in(folder.path(), eval).ok().starts_with("accuracy: "));
+}
+
 #[test]
 fn wrong_runs_are_told() {
     let folder = folder();

@@ -4,6 +4,8 @@
 //! those who make and run a training step. What is wrong with a section is said whenever the net is
 //! built, for the training variant is evaluated then, too.
 
+use std::fmt;
+
 use nnc_dsl::Span;
 use nnc_dsl::ast::{Block, Expr, Ident};
 
@@ -87,6 +89,33 @@ impl Spec {
     /// Whether the argument of that name is `true`.
     pub fn flag(&self, name: &str) -> bool {
         self.get(name) == Some(&SpecValue::Bool(true))
+    }
+}
+
+impl fmt::Display for Spec {
+    /// With all arguments: `sgd(lr = 0.1, momentum = 0.9, nesterov = false, weight_decay = 0)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arguments: Vec<String> = self.arguments.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+        write!(f, "{}({})", self.name, arguments.join(", "))
+    }
+}
+
+impl fmt::Display for SpecValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpecValue::Number(x) => write!(f, "{x}"),
+            SpecValue::Bool(b) => write!(f, "{b}"),
+            SpecValue::Spec(s) => write!(f, "{s}"),
+        }
+    }
+}
+
+impl TrainSection {
+    /// How parameters follow their gradients, in words: key and value of `optimizer`, `schedule`,
+    /// `regularizer` and `clip`, those that are given.
+    pub fn recipe(&self) -> Vec<(&'static str, String)> {
+        let optional = [&self.schedule, &self.regularizer, &self.clip].into_iter().flatten();
+        [&self.optimizer].into_iter().chain(optional).map(|s| (s.kind, s.to_string())).collect()
     }
 }
 
