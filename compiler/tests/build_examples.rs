@@ -177,3 +177,15 @@ fn parameters_of_the_training_variant_are_known() {
     assert!(names.iter().all(|n| n.starts_with("aux1.") || n.starts_with("aux2.")), "{names:?}");
     assert_eq!(example("lenet", &[], false).training_only, []);
 }
+
+/// What is measured of GoogLeNet is without the heads that help it to learn.
+#[test]
+fn the_heads_of_googlenet_vanish_from_evaluation() {
+    let built = example("googlenet", &[], true);
+    let heads = |name: &str| name.starts_with("aux");
+    assert!(built.training_only.iter().filter(|(name, _)| heads(name)).count() > 10);
+    let sizes = [("N".to_string(), 2)].into();
+    let graph = nnc_compiler::training::build_evaluation(&built, &sizes).expect("it can be measured");
+    let left = graph.ids().filter(|&n| heads(&graph.node(n).name)).count();
+    assert_eq!(left, 0);
+}

@@ -1,5 +1,8 @@
-//! Learning curves as SVG: a panel for each measure, a line for each series in it, over epochs.
+//! Curves as SVG: a panel for each measure, a line for each series in it. Learning curves, over epochs,
+//! are what they are for; other things that are measured can be drawn, too.
 
+use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::Error;
@@ -7,15 +10,21 @@ use crate::error::Result;
 
 const WIDTH: u32 = 720;
 const PANEL_HEIGHT: u32 = 320;
-const COLORS: [RGBColor; 4] =
-    [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44), RGBColor(148, 103, 189)];
+const COLORS: [RGBColor; 6] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+    RGBColor(255, 127, 14),
+    RGBColor(23, 190, 207),
+];
 
-/// A line: what it is, and its points (epochs, value).
+/// A line: what it is, and its points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     /// `training`.
     pub name: String,
-    /// By epoch; points that are not finite are left out.
+    /// By what the panel is over, then the value; points that are not finite are left out.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -24,8 +33,24 @@ pub struct Series {
 pub struct Panel {
     /// `loss`.
     pub measure: String,
+    /// What it is over: `epoch`.
+    pub over: String,
+    /// Whether equal factors are equal distances, upwards; values that are not positive are left out.
+    pub logarithmic: bool,
     /// Its lines.
     pub series: Vec<Series>,
+}
+
+impl Panel {
+    /// A panel over epochs, without lines yet.
+    pub fn new(measure: impl Into<String>) -> Panel {
+        Panel { measure: measure.into(), over: "epoch".into(), logarithmic: false, series: vec![] }
+    }
+
+    /// Adds a line.
+    pub fn add(&mut self, name: impl Into<String>, points: Vec<(f64, f64)>) {
+        self.series.push(Series { name: name.into(), points });
+    }
 }
 
 /// The panels, one below the other, as an SVG document.
@@ -50,21 +75,41 @@ fn draw(out: &mut String, title: &str, panels: &[Panel]) -> Drawn {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+/// A line's name and its points that can be drawn.
+type Line<'a> = (&'a str, Vec<(f64, f64)>);
 
 fn draw_panel(area: &Area<'_>, heading: &str, panel: &Panel) -> Drawn {
-    let finite = |s: &Series| -> Vec<(f64, f64)> {
-        s.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+    let drawable = |s: &Series| -> Vec<(f64, f64)> {
+        let can = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && (*y > 0.0 || !panel.logarithmic);
+        s.points.iter().copied().filter(can).collect()
     };
-    let lines: Vec<(&str, Vec<(f64, f64)>)> = panel.series.iter().map(|s| (&*s.name, finite(s))).collect();
+    let lines: Vec<Line<'_>> = panel.series.iter().map(|s| (&*s.name, drawable(s))).collect();
     let all = || lines.iter().flat_map(|(_, points)| points.iter().copied());
-    let (x, y) = (range(all().map(|p| p.0)), range(all().map(|p| p.1)));
-    let mut chart = ChartBuilder::on(area)
-        .caption(heading, ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(56)
-        .build_cartesian_2d(x, y)?;
-    chart.configure_mesh().x_desc("epoch").light_line_style(WHITE).draw()?;
+    let x = range(all().map(|p| p.0));
+    let mut builder = ChartBuilder::on(area);
+    builder.caption(heading, ("sans-serif", 18)).margin(12).x_label_area_size(36).y_label_area_size(56);
+    if panel.logarithmic {
+        let powers = range(all().map(|p| p.1.log10()));
+        let y = (10f64.powf(powers.start)..10f64.powf(powers.end)).log_scale();
+        draw_lines(builder.build_cartesian_2d(x, y)?, lines, &panel.over, |y| format!("{y:.0e}"))
+    } else {
+        let y = range(all().map(|p| p.1));
+        // The fewest digits that tell the marks apart.
+        let digits = (1.3 - (y.end - y.start).log10()).ceil().clamp(0.0, 12.0) as usize;
+        draw_lines(builder.build_cartesian_2d(x, y)?, lines, &panel.over, |y| format!("{y:.digits$}"))
+    }
+}
+
+fn draw_lines<'a, 'b: 'a, Y>(
+    mut chart: ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>,
+    lines: Vec<Line<'_>>,
+    over: &str,
+    mark: impl Fn(&f64) -> String,
+) -> Drawn
+where
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    chart.configure_mesh().x_desc(over).y_label_formatter(&mark).light_line_style(WHITE).draw()?;
     for (i, (name, points)) in lines.into_iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
         let line = chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
@@ -90,7 +135,9 @@ mod tests {
     use super::*;
 
     fn panel(measure: &str, points: Vec<(f64, f64)>) -> Panel {
-        Panel { measure: measure.into(), series: vec![Series { name: "training".into(), points }] }
+        let mut panel = Panel::new(measure);
+        panel.add("training", points);
+        panel
     }
 
     #[test]
@@ -102,6 +149,17 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("NaN"));
+    }
+
+    #[test]
+    fn factors_can_be_distances() {
+        let mut norms = panel("norm", vec![(1.0, 1e-6), (2.0, 0.0), (3.0, 1e2)]);
+        (norms.logarithmic, norms.over) = (true, "layer".into());
+        let text = svg("stack", &[norms]).unwrap();
+        // As marks are written.
+        assert!(text.contains("1e-4") && text.contains("layer"), "{text}");
+        let line = text.lines().find(|l| l.starts_with("<polyline") && l.contains("#1F77B4"));
+        assert_eq!(line.expect("a line").matches(',').count(), 2, "{line:?}");
     }
 
     #[test]

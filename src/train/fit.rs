@@ -408,7 +408,7 @@ fn panels(path: &std::path::Path, steps: u64) -> Result<Vec<Panel>> {
 
 fn add_point(panels: &mut Vec<Panel>, measure: &str, series: &str, point: (f64, f64)) {
     let at = panels.iter().position(|p| p.measure == measure).unwrap_or_else(|| {
-        panels.push(Panel { measure: measure.into(), series: vec![] });
+        panels.push(Panel::new(measure));
         panels.len() - 1
     });
     let all = &mut panels[at].series;
