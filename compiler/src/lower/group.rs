@@ -8,6 +8,7 @@ use super::builder::{Operand, Scope};
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, is_movement, sizes};
 use super::linear::Linear;
+use super::matmul::MatMul;
 use super::random::Random;
 use super::softmax::Softmax;
 use super::values::one_pixel;
@@ -75,6 +76,11 @@ impl<'a> Lowering<'a> {
             Op::Softmax(_) | Op::LogSoftmax(_) => Softmax { name, anchor, result, out, lanes }.kernel(scope),
             Op::Linear => {
                 let fast = Linear { name, anchor, result, out, lanes }.kernel(scope);
+                fast.or_else(|| self.generic(scope, name, nodes, out))
+            }
+            Op::MatMul => {
+                let registers = self.target.vector_registers;
+                let fast = MatMul { name, anchor, result, out, lanes, registers }.kernel(scope);
                 fast.or_else(|| self.generic(scope, name, nodes, out))
             }
             Op::Philox(ref draw) if nodes.len() == 1 => {

@@ -21,6 +21,7 @@ mod elementwise;
 mod generic;
 mod group;
 mod linear;
+mod matmul;
 mod pool;
 mod pool_grad;
 mod random;
