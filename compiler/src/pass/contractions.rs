@@ -1,13 +1,16 @@
-//! Writes contractions of the backward graph as those that have fast kernels: convolutions and
-//! linear layers.
+//! Writes contractions of the backward graph as those that have fast kernels: convolutions, linear
+//! layers and products of matrices.
 //!
 //! ```text
 //! %2 = conv2d_input_grad %dy, %w {padding=1x1, …}       %3 = reverse %w {axes=[2, 3]}
 //!                                                  →    %4 = transpose %3 {order=[1, 0, 2, 3]}
 //!                                                       %5 = conv2d %dy, %4 {padding=1x1}
 //!
-//! %2 = matmul %a, %b                               →    %3 = transpose %b {order=[1, 0]}
-//!                                                       %4 = linear %a, %3
+//! %1 = transpose %w {order=[1, 0]}                 →    %3 = matmul %dy, %w
+//! %2 = linear %dy, %1
+//!
+//! %1 = transpose %b {order=[1, 0]}                 →    %3 = linear %a, %b
+//! %2 = matmul %a, %1
 //! ```
 //!
 //! The input's gradient of a strided convolution reads `dy` with zeros between its elements; with a
@@ -15,7 +18,7 @@
 //! convolutions, padding wider than the kernel) stays, and so do the gradients of weights, which have
 //! kernels of their own.
 
-use super::{Report, label};
+use super::{Report, label, prepared};
 use crate::graph::op::{Conv2d, Conv2dInputGrad, Padding};
 use crate::graph::{Graph, NodeId, Op};
 use nnc_runtime::DType;
@@ -26,6 +29,7 @@ const EXCHANGE: [usize; 4] = [1, 0, 2, 3];
 /// Runs the pass.
 pub fn run(graph: &mut Graph) -> Report {
     let mut report = Report::new("contractions");
+    let prepared = prepared(graph);
     for id in graph.topological() {
         if graph.node(id).ty.dtype != DType::F32 {
             continue;
@@ -33,7 +37,8 @@ pub fn run(graph: &mut Graph) -> Report {
         let mut rewriter = Rewriter { graph, id };
         let new = match rewriter.graph.node(id).op.clone() {
             Op::Conv2dInputGrad(g) => rewriter.input_grad(&g),
-            Op::MatMul => rewriter.matrix_product(),
+            // What is prepared once may be copied.
+            Op::Linear | Op::MatMul if !prepared.contains(&rewriter.operand(1)) => rewriter.matrix_product(),
             _ => continue,
         };
         match new {
@@ -43,7 +48,7 @@ pub fn run(graph: &mut Graph) -> Report {
                 graph.remove(id);
                 report.changes += 1;
             }
-            None if graph.node(id).op != Op::MatMul => {
+            None if matches!(graph.node(id).op, Op::Conv2dInputGrad(_)) => {
                 let text = format!("{} has no fast form", label(graph, id));
                 report.remark(graph, id, text);
             }
@@ -77,12 +82,16 @@ impl Rewriter<'_> {
         }
     }
 
+    fn operand(&self, i: usize) -> NodeId {
+        self.graph.operands(self.id)[i]
+    }
+
     fn sizes(&self, id: NodeId) -> Option<[usize; 4]> {
         self.graph.node(id).ty.sizes()?.try_into().ok()
     }
 
     fn input_grad(&mut self, g: &Conv2dInputGrad) -> Option<NodeId> {
-        let (dy, weight) = (self.graph.operands(self.id)[0], self.graph.operands(self.id)[1]);
+        let (dy, weight) = (self.operand(0), self.operand(1));
         let ([_, _, height, width], [_, out_channels, rows, columns]) =
             (self.sizes(self.id)?, self.sizes(dy)?);
         let [_, group_in, kh, kw] = self.sizes(weight)?;
@@ -122,12 +131,19 @@ impl Rewriter<'_> {
         }
     }
 
+    /// A linear layer with a transposed matrix is a product with the matrix, and the other way round.
     fn matrix_product(&mut self) -> Option<NodeId> {
-        let (a, b) = (self.graph.operands(self.id)[0], self.graph.operands(self.id)[1]);
-        if self.graph.node(b).ty.rank() != 2 {
+        let operands = self.graph.operands(self.id);
+        let &[a, b] = operands.as_slice() else { return None };
+        let Op::Transpose(order) = &self.graph.node(b).op else { return None };
+        if order[..] != [1, 0] {
             return None;
         }
-        let b = self.transpose(b, &[1, 0])?;
-        self.op(Op::Linear, &[a, b])
+        let op = if self.graph.node(self.id).op == Op::Linear { Op::MatMul } else { Op::Linear };
+        // A product has rows; so has the layer's input then.
+        if self.graph.node(a).ty.rank() < 2 {
+            return None;
+        }
+        self.op(op, &[a, self.graph.operands(b)[0]])
     }
 }

@@ -16,7 +16,8 @@
 //!    of its shape;
 //! 4. at most one relayout: the result is stored in the other layout (not after a pooling's gradient).
 //!
-//! Elementwise nodes whose only users are elementwise nodes of the group join it, too.
+//! Elementwise nodes whose only users are elementwise nodes of the group join it, too, and so does a
+//! transposition whose only user is a product of matrices, as its first factor.
 //!
 //! All values but the last are used within the group alone, so nothing outside can lie between two
 //! members: groups never wait for each other in a circle. Phases are not mixed (what is prepared
@@ -95,12 +96,38 @@ impl<'a> Fuser<'a> {
             if !wanted(op) || is_source(op) || alias || self.member_of.contains_key(&id) {
                 continue;
             }
+            if self.is_read_through(id) {
+                continue;
+            }
             let elementwise = is_elementwise(op);
             self.groups.push(Group { anchor: (!elementwise).then_some(id), nodes: vec![] });
+            self.absorb_movement(id);
             self.join(id);
             self.extend(id, report);
             if elementwise {
                 self.absorb_sides(self.groups.len() - 1);
+            }
+        }
+    }
+
+    /// True for movements of elements that their only user reads in another order instead.
+    fn is_read_through(&self, id: NodeId) -> bool {
+        let users = self.graph.users(id);
+        let &[user] = users.as_slice() else { return false };
+        let only = !self.graph.is_output(id) && self.same_phase(id, user);
+        let operands = self.graph.operands(user);
+        only && match (&self.graph.node(id).op, &self.graph.node(user).op) {
+            (Op::Transpose(order), Op::MatMul) => order[..] == [1, 0] && operands[0] == id,
+            _ => false,
+        }
+    }
+
+    /// Puts the movements that a node reads through into the newest group.
+    fn absorb_movement(&mut self, id: NodeId) {
+        for operand in self.graph.operands(id) {
+            if self.is_read_through(operand) && !self.member_of.contains_key(&operand) {
+                self.absorb_movement(operand);
+                self.join(operand);
             }
         }
     }

@@ -63,6 +63,34 @@ proptest! {
         check(&net);
     }
 
+    /// Either factor transposed, as the gradients of dense layers have them.
+    #[test]
+    fn products_of_matrices(
+        [rows, depth, columns] in [1..=40usize, 1..=9, 1..=70],
+        turned in prop_oneof![Just([false, false]), Just([true, false]), Just([false, true])],
+        linear in any::<bool>(),
+        more in any::<bool>(),
+    ) {
+        let mut net = Net::new((rows * 41 + columns) as u64);
+        let mut factor = |[rows, columns]: [usize; 2], turned: bool| match turned {
+            false => net.input(&[rows, columns]),
+            true => {
+                let x = net.input(&[columns, rows]);
+                net.op(Op::Transpose(vec![1, 0]), &[x])
+            }
+        };
+        let a = factor([rows, depth], turned[0]);
+        let b = factor(if linear { [columns, depth] } else { [depth, columns] }, turned[1]);
+        let mut y = net.op(if linear { Op::Linear } else { Op::MatMul }, &[a, b]);
+        if more {
+            let bias = net.input(&[columns]);
+            y = net.op(Op::parse("add", "").unwrap(), &[y, bias]);
+            y = net.op(Op::parse("relu", "").unwrap(), &[y]);
+        }
+        net.output(y);
+        check(&net);
+    }
+
     #[test]
     fn pooling(
         channels in 1..=9usize,
