@@ -9,12 +9,17 @@ use nnc::{Options, Precision, Source};
 /// The stages whose text is the same on every machine.
 const STAGES: [&str; 5] = ["ast", "graph", "fused", "kernels", "plan"];
 
+/// The stages of a program for a target whose vectors have 4 lanes, blocks 8 channels.
 fn check(name: &str, source: &Source, precision: Precision, stages: &[&str]) {
+    check_for("fma", name, source, precision, stages);
+}
+
+fn check_for(target: &str, name: &str, source: &Source, precision: Precision, stages: &[&str]) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("stages");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    let options = Options::new().target("fma".parse().unwrap()).precision(precision);
+    let options = Options::new().target(target.parse().unwrap()).precision(precision);
     settings.bind(|| {
         for stage in stages {
             let stage: Stage = stage.parse().unwrap();
@@ -38,6 +43,7 @@ fn lenet() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/lenet.nn");
     let source = Source::from_text("lenet.nn", std::fs::read_to_string(example).unwrap()).unwrap();
     check("lenet", &source, Precision::Default, &STAGES);
+    check_for("avx512", "lenet_avx512", &source, Precision::Default, &["fused", "kernels"]);
 }
 
 /// A stage of VGG: two convolutions and a pooling that never meet in memory.
@@ -46,6 +52,14 @@ fn vgg_stage() {
     let layers =
         "        -> conv(16, 3x3, pad = 1) -> relu -> conv(16, 3x3, pad = 1) -> relu -> maxpool(2x2)";
     check("vgg_stage", &net("vgg_stage", "8, 12, 12", layers), Precision::Default, &STAGES);
+    let direct = Precision::Strict;
+    check_for(
+        "avx512",
+        "vgg_stage_avx512",
+        &net("vgg_stage", "8, 12, 12", layers),
+        direct,
+        &["fused", "kernels"],
+    );
 }
 
 /// An inception module: four branches that write straight into their concatenation.

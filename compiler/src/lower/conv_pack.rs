@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::access::Place;
 use super::algorithm::Algorithm;
 use super::builder::{Builder, Operand, Scope};
-use super::conv::{BLOCK, ConvGroup, Form, one_row};
+use super::conv::{ConvGroup, Form, Problem, rows_of_width};
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, sizes};
 use super::{LowerError, Lowering, winograd};
@@ -27,8 +27,9 @@ impl<'a> Lowering<'a> {
         out: &Place,
     ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
         let Some(found) = self.dense_conv_parts(scope, nodes) else { return Ok(None) };
-        let (anchor, conv, form, pool, mut x) = found;
-        if !matches!(out.layout, Layout::Plain | Layout::Blocked(8)) {
+        let ConvParts { anchor, conv, form, pool, mut x } = found;
+        let block = self.target.block();
+        if !matches!(out.layout, Layout::Plain) && out.layout != Layout::Blocked(block as u8) {
             return Ok(None);
         }
         if let Some(Algorithm::Winograd(transform)) = self.algorithm(nodes) {
@@ -40,18 +41,35 @@ impl<'a> Lowering<'a> {
             }
         }
         let weight = self.graph.operands(anchor)[1];
-        let in_block = if x.layout == Layout::Plain || form == Form::Depthwise { 1 } else { BLOCK };
-        let weights = self.packed_weights(weight, in_block)?;
-        let mut scope = self.padded_scope(scope, weight, sizes(self.graph.node(anchor))[1])?;
+        let (weights_shape, conv_shape) = (sizes(self.graph.node(weight)), sizes(self.graph.node(anchor)));
+        let mut problem = Problem {
+            conv,
+            form,
+            pool: pool.map(|p| p.1),
+            images: x.shape[0],
+            input: [x.shape[1], x.shape[2], x.shape[3]],
+            output: [conv_shape[1], conv_shape[2], conv_shape[3]],
+            kernel: [weights_shape[2], weights_shape[3]],
+            rows: out.shape[2],
+            in_block: if x.layout == Layout::Plain { 1 } else { block },
+            block,
+            lanes: self.target.lanes,
+            registers: self.target.vector_registers,
+        };
+        let mut scope = self.padded_scope(scope, weight, conv_shape[1])?;
         let mut out = out.clone();
-        let kernel = &weights.shape[2..4];
-        let point = kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0; 4] && pool.is_none();
-        if point && let Some(flat) = one_row(&scope, &x, &out) {
+        let width = problem.best_width();
+        if width != x.shape[3]
+            && let Some(flat) = rows_of_width(&scope, &x, &out, width)
+        {
             (scope, x, out) = flat;
+            problem.set_width(width);
         }
-        let (lanes, registers) = (self.target.lanes, self.target.vector_registers);
-        let result = nodes[nodes.len() - 1];
-        let group = ConvGroup { name, conv, form, anchor, pool, result, x, weights, out, lanes, registers };
+        let geometry = problem.geometry();
+        let weights = self.packed_weights(weight, geometry.in_block, geometry.tile.blocks * block)?;
+        let (lanes, result) = (self.target.lanes, nodes[nodes.len() - 1]);
+        let group =
+            ConvGroup { name, conv, form, anchor, pool, result, x, weights, out, geometry, block, lanes };
         Ok(group.kernel(&scope))
     }
 
@@ -75,8 +93,8 @@ impl<'a> Lowering<'a> {
         let (anchor, conv) = conv?;
         let f32s = graph.node(anchor).ty.dtype == DType::F32;
         let Some(Operand::Memory(x)) = scope.operands.get(&graph.operands(anchor)[0]) else { return None };
-        let layout = matches!(x.layout, Layout::Plain | Layout::Blocked(8));
-        let lanes = BLOCK.is_multiple_of(self.target.lanes);
+        let block = self.target.block();
+        let layout = matches!(x.layout, Layout::Plain) || x.layout == Layout::Blocked(block as u8);
         let last = pool.map_or(anchor, |p| p.0);
         let result = graph.node(nodes[nodes.len() - 1]);
         if sizes(result) != sizes(graph.node(last)) {
@@ -84,21 +102,23 @@ impl<'a> Lowering<'a> {
         }
         let some = x.elements() > 0 && sizes(graph.node(anchor)).iter().all(|&n| n > 0);
         let [inputs, outputs] = [x.shape[1], sizes(graph.node(anchor))[1]];
+        let blocked = x.layout != Layout::Plain;
         let form = match conv.groups {
             1 => Form::Dense,
-            g if g == inputs && g == outputs && x.layout != Layout::Plain => Form::Depthwise,
+            g if g == inputs && g == outputs && blocked => Form::Depthwise,
+            g if fills_blocks(inputs, g, block) && fills_blocks(outputs, g, block) && blocked => Form::Dense,
             _ => return None,
         };
-        (f32s && layout && lanes && some).then(|| (anchor, conv, form, pool, x.clone()))
+        (f32s && layout && some).then(|| ConvParts { anchor, conv, form, pool, x: x.clone() })
     }
 
-    /// `[O, C, KH, KW]` as `[O/8, C/b, KH, KW, b, 8]`, zeros where there is no channel.
-    fn packed_weights(&mut self, weight: NodeId, in_block: usize) -> Result<Place, LowerError> {
+    /// `[O, C, KH, KW]` as `[O/n, C/b, KH, KW, b, n]`, zeros where there is no channel.
+    fn packed_weights(&mut self, weight: NodeId, in_block: usize, n: usize) -> Result<Place, LowerError> {
         let shape = sizes(self.graph.node(weight));
         let [o, c, kh, kw] = [shape[0], shape[1], shape[2], shape[3]];
-        let packed = [o.div_ceil(BLOCK), c.div_ceil(in_block), kh, kw, in_block, BLOCK];
+        let packed = [o.div_ceil(n), c.div_ceil(in_block), kh, kw, in_block, n];
         self.repacked(weight, "pack_conv2d", &packed, &|b, from, at| {
-            let oc = at[0].clone() * BLOCK as i64 + at[5].clone();
+            let oc = at[0].clone() * n as i64 + at[5].clone();
             let ic = at[1].clone() * in_block as i64 + at[4].clone();
             from(b, &[oc, ic, at[2].clone(), at[3].clone()])
         })
@@ -112,7 +132,7 @@ impl<'a> Lowering<'a> {
         channels: usize,
     ) -> Result<Scope<'a>, LowerError> {
         let mut operands = scope.operands.clone();
-        let full = channels.next_multiple_of(BLOCK);
+        let full = channels.next_multiple_of(self.target.block());
         if full != channels {
             for (&id, operand) in operands.iter_mut() {
                 let shape = sizes(self.graph.node(id));
@@ -162,7 +182,19 @@ impl<'a> Lowering<'a> {
     }
 }
 
-type ConvParts<'a> = (NodeId, &'a Conv2d, Form, Option<(NodeId, &'a Window)>, Place);
+/// What [`ConvGroup`] needs of a group.
+struct ConvParts<'a> {
+    anchor: NodeId,
+    conv: &'a Conv2d,
+    form: Form,
+    pool: Option<(NodeId, &'a Window)>,
+    x: Place,
+}
+
+/// True if the channels of every group of a convolution fill blocks.
+fn fills_blocks(channels: usize, groups: usize, block: usize) -> bool {
+    channels.is_multiple_of(groups * block)
+}
 
 /// Reads an element of the value that is repacked.
 type Read<'r> = dyn Fn(&mut Builder, &[Index]) -> Expr + 'r;

@@ -8,7 +8,7 @@ use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
 use super::builder::Builder;
-use super::conv::{BLOCK, ConvGroup, Geometry, Task};
+use super::conv::{ConvGroup, Outputs, Task};
 use super::conv_tile::Sums;
 use super::elementwise::{add, div, f32, max};
 use super::generic::lowest;
@@ -25,7 +25,7 @@ enum Kind {
     Mean(usize),
 }
 
-/// The rows of one block of channels.
+/// The rows of a group of output channels.
 struct Rows {
     buffer: BufferId,
     columns: usize,
@@ -33,7 +33,8 @@ struct Rows {
 
 impl ConvGroup<'_> {
     /// The loops with a pooling.
-    pub fn pooled_rows(&self, b: &mut Builder, geometry: &Geometry, task: &Task, pool: NodeId, w: &Window) {
+    pub fn pooled_rows(&self, b: &mut Builder, task: &Task, pool: NodeId, w: &Window) {
+        let g = &self.geometry;
         let Some(kind) = kind(b, pool, w) else {
             b.failed = true;
             return;
@@ -41,22 +42,21 @@ impl ConvGroup<'_> {
         let out = b.bind(&self.out, Access::Write, "out");
         let [_, _, left, _] = w.padding;
         let width = (self.out.shape[3] - 1) * w.stride[1] + (w.kernel[1] - 1) * w.dilation[1] + 1;
-        let columns = width.max(left + geometry.conv[1]);
-        let shape = [geometry.conv_rows, columns, BLOCK];
+        let columns = width.max(left + g.conv[1]);
+        let shape = [g.conv_rows, columns, g.tile.vectors, self.lanes];
         let buffer = b.kernel.buffer("conv_rows", DType::F32, &shape, Memory::Scratch);
         let rows = Rows { buffer, columns };
-        self.borders(b, geometry, &rows, left, kind);
-        b.serial("ob", geometry.task_blocks, |b, ob| {
-            let block = task.first_block.clone() + ob;
-            self.stage_block(b, geometry, task, &block);
-            self.conv_rows_of_block(b, geometry, task, &rows, &block, (pool, left, kind));
-            b.serial("r", geometry.task_rows, |b, r| {
+        self.borders(b, &rows, left, kind);
+        self.each_group(b, task, &mut |b, outputs| {
+            self.stage_block(b, task, &outputs.group);
+            self.conv_rows_of_group(b, task, &rows, outputs, (pool, left, kind));
+            b.serial("r", g.task_rows, |b, r| {
                 let row = task.first_row.clone() + r.clone();
-                let inside = Guard::between(&row, 0, geometry.rows as i64, b.extents());
+                let inside = Guard::between(&row, 0, g.rows as i64, b.extents());
                 b.when(inside, |b| {
                     b.serial("w", self.out.shape[3], |b, column| {
                         let pooled = self.pool_window(b, &rows, w, kind, [&r, &column]);
-                        self.finish_pixel(b, out, pool, &pooled, [&task.n, &block, &row, &column]);
+                        self.finish_pixel(b, out, pool, &pooled, [&task.n, &outputs.group, &row, &column]);
                     });
                 });
             });
@@ -64,74 +64,66 @@ impl ConvGroup<'_> {
     }
 
     /// Fills the columns left and right of the image, once a task.
-    fn borders(&self, b: &mut Builder, geometry: &Geometry, rows: &Rows, left: usize, kind: Kind) {
-        let right = left + geometry.conv[1];
-        b.serial("r", geometry.conv_rows, |b, r| {
+    fn borders(&self, b: &mut Builder, rows: &Rows, left: usize, kind: Kind) {
+        let right = left + self.geometry.conv[1];
+        b.serial("r", self.geometry.conv_rows, |b, r| {
             b.serial("c", left, |b, c| self.fill(b, rows, &r, c, kind));
             b.serial("c", rows.columns - right, |b, c| self.fill(b, rows, &r, c + right, kind));
         });
     }
 
     fn fill(&self, b: &mut Builder, rows: &Rows, row: &Index, column: Index, kind: Kind) {
-        let lanes = self.lanes;
-        b.unroll("v", BLOCK / lanes, |b, v| {
-            b.vector(lanes, |b, lane| {
-                let at = vec![row.clone(), column, v * lanes as i64 + lane];
-                b.store(rows.buffer, at, kind.neutral());
+        b.unroll("v", self.geometry.tile.vectors, |b, v| {
+            b.vector(self.lanes, |b, lane| {
+                b.store(rows.buffer, vec![row.clone(), column, v, lane], kind.neutral());
             });
         });
     }
 
     /// The convolution and the elementwise work before the pooling, to scratch.
-    fn conv_rows_of_block(
+    fn conv_rows_of_group(
         &self,
         b: &mut Builder,
-        geometry: &Geometry,
         task: &Task,
         rows: &Rows,
-        block: &Index,
+        outputs: &Outputs,
         (pool, left, kind): (NodeId, usize, Kind),
     ) {
         let pooled = b.scope.graph.operands(pool)[0];
-        let height = geometry.conv[0] as i64;
-        let lanes = self.lanes as i64;
-        let tile_rows = geometry.tile_rows;
-        b.serial("cr", geometry.conv_rows / tile_rows, |b, r| {
-            let r = r * tile_rows as i64;
+        self.each_rows(b, task, &mut |b, r, count| {
             let row = task.first_conv_row.clone() + r.clone();
-            let (low, high) = row.range(b.extents());
-            let mut inside = Guard::between(&row, 0, height, b.extents());
-            if tile_rows > 1 {
-                // Tiles of several rows are made where no row is outside.
-                let last = row.clone() + (tile_rows - 1);
-                inside = Guard::between(&last, 0, height, b.extents());
-            }
-            b.when(inside, |b| {
-                self.row_of_tiles(b, geometry, task, block, &r, &mut |b, sums, [down, column]| {
-                    b.unroll("v", BLOCK / self.lanes, |b, v| {
-                        b.with_lanes(self.lanes, |b, lane| {
-                            let in_block = v.clone() * lanes + lane.clone();
-                            let channel = block.clone() * BLOCK as i64 + in_block.clone();
-                            let index =
-                                vec![task.n.clone(), channel, row.clone() + down.clone(), column.clone()];
-                            b.memo.push((self.anchor, index.clone(), sums.get(v, lane)));
-                            let value = b.value(pooled, &index);
-                            let at = vec![r.clone() + down, column + left, in_block];
-                            b.store(rows.buffer, at, value);
-                        });
-                    });
+            self.tiles_of_rows(b, task, outputs, (r, count), &mut |b, sums, [down, column]| {
+                self.each_vector(b, &mut |b, vector| {
+                    let channel = self.channel(&outputs.group, vector);
+                    let index = vec![task.n.clone(), channel, row.clone() + down.clone(), column.clone()];
+                    let sum = sums.get(vector.number.clone(), vector.lane.clone());
+                    b.memo.push((self.anchor, index.clone(), sum));
+                    let value = b.value(pooled, &index);
+                    let at = [r.clone() + down.clone(), column.clone() + left];
+                    let at = [at.as_slice(), &[vector.number.clone(), vector.lane.clone()]].concat();
+                    b.store(rows.buffer, at, value);
                 });
             });
+        });
+        self.rows_outside(b, task, rows, left, kind);
+    }
+
+    /// Fills the rows above and below the image.
+    fn rows_outside(&self, b: &mut Builder, task: &Task, rows: &Rows, left: usize, kind: Kind) {
+        let [height, width] = self.geometry.conv;
+        b.serial("r", self.geometry.conv_rows, |b, r| {
+            let row = task.first_conv_row.clone() + r.clone();
+            let (low, high) = row.range(b.extents());
             let mut outside = vec![];
             if low < 0 {
                 outside.push(Guard(Index::from(-1i64) - row.clone()));
             }
-            if high >= height {
-                outside.push(Guard(row.clone() - Index::from(height)));
+            if high >= height as i64 {
+                outside.push(Guard(row.clone() - height));
             }
             for guard in outside {
                 b.when(vec![guard], |b| {
-                    b.serial("c", geometry.conv[1], |b, c| self.fill(b, rows, &r, c + left, kind));
+                    b.serial("c", width, |b, c| self.fill(b, rows, &r, c + left, kind));
                 });
             }
         });
@@ -139,15 +131,15 @@ impl ConvGroup<'_> {
 
     /// Reduces a window; `row` and `column` count from the task's first.
     fn pool_window(&self, b: &mut Builder, rows: &Rows, w: &Window, kind: Kind, at: [&Index; 2]) -> Sums {
-        let (lanes, vectors) = (self.lanes, BLOCK / self.lanes);
-        let shape = [1, vectors, lanes];
+        let (lanes, vectors) = (self.lanes, self.geometry.tile.vectors);
+        let shape = [vectors, lanes];
         let pooled = b.kernel.buffer("pooled", DType::F32, &shape, Memory::Register);
-        let each = |b: &mut Builder, value: &dyn Fn(Expr, Index) -> Expr| {
+        let each = |b: &mut Builder, value: &dyn Fn(Expr, [Index; 2]) -> Expr| {
             b.unroll("v", vectors, |b, v| {
                 b.vector(lanes, |b, lane| {
-                    let cell = vec![Index::default(), v.clone(), lane.clone()];
+                    let cell = vec![v.clone(), lane.clone()];
                     let so_far = Expr::Load(pooled, cell.clone());
-                    b.store(pooled, cell, value(so_far, v * lanes as i64 + lane));
+                    b.store(pooled, cell, value(so_far, [v, lane]));
                 });
             });
         };
@@ -160,8 +152,8 @@ impl ConvGroup<'_> {
                     at[axis].clone() * w.stride[axis] as i64 + k.clone() * w.dilation[axis] as i64
                 };
                 let (row, column) = (place(0, &kh), place(1, &kw));
-                each(b, &|so_far, in_block| {
-                    let x = Expr::Load(rows.buffer, vec![row.clone(), column.clone(), in_block]);
+                each(b, &|so_far, [v, lane]| {
+                    let x = Expr::Load(rows.buffer, vec![row.clone(), column.clone(), v, lane]);
                     match kind {
                         Kind::Max => max(so_far, x),
                         Kind::Mean(_) => add(so_far, x),
@@ -172,7 +164,7 @@ impl ConvGroup<'_> {
         if let Kind::Mean(n) = kind {
             each(b, &|sum, _| div(sum, f32(n as f64)));
         }
-        Sums::new(pooled, Index::default())
+        Sums::new(pooled, vec![])
     }
 }
 

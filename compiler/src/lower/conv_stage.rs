@@ -3,7 +3,7 @@
 use nnc_runtime::DType;
 
 use super::builder::Builder;
-use super::conv::{ConvGroup, Form, Geometry, Task};
+use super::conv::{Chunk, ConvGroup, Form, Source, Task};
 use super::elementwise::f32;
 use crate::graph::Layout;
 use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
@@ -13,33 +13,38 @@ const STEP: usize = 4;
 
 impl ConvGroup<'_> {
     /// The scratch buffer `[C/b, rows, columns, b]`; of one block for a depthwise convolution.
-    pub fn stage_buffer(&self, b: &mut Builder, geometry: &Geometry) -> BufferId {
-        let [rows, columns] = geometry.staged;
-        let blocks = match self.form {
-            Form::Dense => geometry.input[0].div_ceil(geometry.in_block),
-            Form::Depthwise => 1,
+    pub fn stage_buffer(&self, b: &mut Builder) -> BufferId {
+        let g = &self.geometry;
+        let [rows, columns] = g.staged;
+        let (blocks, block) = match self.form {
+            Form::Dense => (g.chunk + g.in_rest.min(1), g.in_block),
+            Form::Depthwise => (1, self.block),
         };
-        let shape = [blocks, rows, columns, geometry.in_block];
-        b.kernel.buffer("rows", DType::F32, &shape, Memory::Scratch)
+        b.kernel.buffer("rows", DType::F32, &[blocks, rows, columns, block], Memory::Scratch)
     }
 
-    /// Copies the rows of all channels.
-    pub fn stage(&self, b: &mut Builder, geometry: &Geometry, task: &Task, staged: BufferId) {
-        let blocks = geometry.input[0].div_ceil(geometry.in_block);
-        b.serial("ic", blocks, |b, ic| self.stage_channels(b, geometry, task, staged, [&ic, &ic]));
+    /// Copies the rows of some input channels, if they are staged.
+    pub fn stage(&self, b: &mut Builder, task: &Task, chunk: &Chunk) {
+        let Source::Staged(staged) = task.source else { return };
+        b.serial("ic", chunk.blocks + chunk.rest.min(1), |b, ic| {
+            let from = task.first_in.clone() + chunk.first.clone() + ic.clone();
+            self.stage_channels(b, task, staged, [&from, &ic]);
+        });
+    }
+
+    /// Copies the rows of one depthwise block, if they are staged.
+    pub fn stage_block(&self, b: &mut Builder, task: &Task, block: &Index) {
+        if self.form == Form::Depthwise
+            && let Source::Staged(staged) = task.source
+        {
+            self.stage_channels(b, task, staged, [block, &Index::default()]);
+        }
     }
 
     /// Copies the rows of one block of channels, `from` in the input, `to` in scratch.
-    pub fn stage_channels(
-        &self,
-        b: &mut Builder,
-        geometry: &Geometry,
-        task: &Task,
-        staged: BufferId,
-        [from, to]: [&Index; 2],
-    ) {
-        let [_, height, width] = geometry.input;
-        let [rows, columns] = geometry.staged;
+    fn stage_channels(&self, b: &mut Builder, task: &Task, staged: BufferId, [from, to]: [&Index; 2]) {
+        let [_, height, width] = self.geometry.input;
+        let [rows, columns] = self.geometry.staged;
         let [top, _, left, _] = self.conv.padding;
         let first = task.first_conv_row.clone() * self.conv.stride[0] as i64 - top;
         let copied = width.min(columns.saturating_sub(left));

@@ -1,116 +1,230 @@
-//! The inner loops of a convolution: a tile of pixels by eight channels in registers.
-//!
-//! With 16 vector registers of 4 lanes: 5 pixels × 2 vectors of sums, the 2 vectors of weights and
-//! one broadcast input. 10 independent chains keep two multiply-add units of latency 4 busy, and a
-//! step loads 7 vectors for its 10 multiply-adds. Cranelift's x86-64 multiply-add overwrites a
-//! factor, so each input is copied once more: with 6 pixels that copy spills (measured: 58 % of the
-//! peak; 5 pixels 97 %).
+//! The inner loops of a convolution: a tile of pixels by vectors of output channels in registers
+//! ([how many](super::conv_split)).
 
 use nnc_runtime::DType;
 
 use super::access::position;
 use super::builder::Builder;
-use super::conv::{BLOCK, ConvGroup, Form, Geometry, Source, Task};
+use super::conv::{Chunk, ConvGroup, Form, Outputs, Source, Task};
+use super::conv_split::tiles;
 use super::elementwise::{f32, fma};
 use crate::graph::{Layout, NodeId};
 use crate::kernel::{BufferId, Expr, Guard, Index, LoopKind, Memory};
 
-/// Steps of a plain input's row that are written out.
+/// Steps of a plain input's row, and of a depthwise kernel, that are written out.
 const UNROLLED_STEPS: usize = 16;
 
-/// Registers for an input and the two copies that its multiply-adds overwrite.
-const INPUT_REGISTERS: usize = 3;
+/// Multiply-adds that an innermost loop has at most, about: some kilobytes of code.
+const UNROLLED_SUMS: usize = 256;
 
-/// The sums of one pixel.
+/// The sums of one pixel, in registers or in memory.
 pub(super) struct Sums {
     buffer: BufferId,
-    /// Which pixel of the tile.
-    pixel: [Index; 1],
+    /// What comes before `[vector, lane]` in its index.
+    pixel: Vec<Index>,
 }
 
-/// Cuts a row into tiles of at most `most` pixels of nearly equal size: `(tiles, pixels)`, the
-/// larger ones first.
-pub(super) fn tiles(width: usize, most: usize) -> Vec<(usize, usize)> {
-    let count = width.div_ceil(most);
-    let large = width.div_ceil(count.max(1));
-    let small = count * large - width;
-    let mut out = vec![(count - small, large), (small, large - 1)];
-    out.retain(|&(n, p)| n > 0 && p > 0);
-    out
+impl Sums {
+    /// Sums in a buffer `[.., vectors, lanes]`.
+    pub fn new(buffer: BufferId, pixel: Vec<Index>) -> Sums {
+        Sums { buffer, pixel }
+    }
+
+    fn at(&self, vector: Index, lane: Index) -> Vec<Index> {
+        [self.pixel.as_slice(), &[vector, lane]].concat()
+    }
+
+    /// A lane of a vector.
+    pub fn get(&self, vector: Index, lane: Index) -> Expr {
+        Expr::Load(self.buffer, self.at(vector, lane))
+    }
+
+    /// Changes a lane of a vector.
+    fn set(&self, b: &mut Builder, vector: Index, lane: Index, value: Expr) {
+        b.store(self.buffer, self.at(vector, lane), value);
+    }
 }
 
-/// What is done with a finished pixel: its sums, its row in the tile and its column.
+/// What is done with a finished pixel: its sums, its row (counted from the tile's first) and its column.
 pub(super) type Finish<'f> = dyn FnMut(&mut Builder, &Sums, [Index; 2]) + 'f;
 
+/// A vector of output channels: its number in the group, its block there, and its place in the block.
+pub(super) struct Vector {
+    pub number: Index,
+    pub block: Index,
+    pub lane: Index,
+    pub in_block: Index,
+}
+
 impl ConvGroup<'_> {
-    /// Computes a row of one block of channels; `row` counts from the task's first one.
-    pub fn row_of_tiles(
+    /// Runs over the vectors of a group of output channels, in lane mode.
+    pub fn each_vector(&self, b: &mut Builder, body: &mut dyn FnMut(&mut Builder, &Vector)) {
+        let (lanes, vectors) = (self.lanes, self.vectors_of_block());
+        b.unroll("ob", self.geometry.tile.blocks, |b, block| {
+            b.unroll("v", vectors, |b, v| {
+                b.with_lanes(lanes, |b, lane| {
+                    let number = block.clone() * vectors as i64 + v.clone();
+                    let in_block = v * lanes as i64 + lane.clone();
+                    body(b, &Vector { number, block, lane, in_block });
+                });
+            });
+        });
+    }
+
+    /// The output channel of a lane.
+    pub fn channel(&self, group: &Index, vector: &Vector) -> Index {
+        let block = group.clone() * self.geometry.tile.blocks as i64 + vector.block.clone();
+        block * self.block as i64 + vector.in_block.clone()
+    }
+
+    /// Computes some rows of a group of output channels: `r` counts from the task's first one.
+    pub fn tiles_of_rows(
         &self,
         b: &mut Builder,
-        geometry: &Geometry,
         task: &Task,
-        block: &Index,
-        row: &Index,
+        outputs: &Outputs,
+        (r, rows): (&Index, usize),
         finish: &mut Finish,
     ) {
-        let width = geometry.conv[1];
-        if geometry.tile_rows > 1 {
-            let pixels = width * geometry.tile_rows;
-            let column = Index::default();
-            return Tile { group: self, geometry, task, block, row, column, pixels }.compute(b, finish);
+        if let Some(partial) = task.partial {
+            b.serial("down", rows, |b, down| {
+                b.serial("w", self.geometry.conv[1], |b, w| {
+                    let pixel = vec![outputs.in_task.clone(), r.clone() + down.clone(), w.clone()];
+                    finish(b, &Sums::new(partial, pixel), [down, w]);
+                });
+            });
+            return;
+        }
+        let chunk = self.all_channels();
+        self.each_tile(b, task, (outputs, &chunk), (r, rows), &mut |b, tile| {
+            tile.start(b);
+            tile.steps(b);
+            tile.each_pixel(b, &mut |b, sums, place| finish(b, sums, place));
+        });
+    }
+
+    /// Lets the sums that wait in memory start from the bias.
+    pub fn start_from_bias(&self, b: &mut Builder, task: &Task, outputs: &Outputs, partial: BufferId) {
+        self.each_rows(b, task, &mut |b, r, rows| {
+            b.serial("down", rows, |b, down| {
+                b.serial("w", self.geometry.conv[1], |b, w| {
+                    let sums = Sums::new(partial, vec![outputs.in_task.clone(), r.clone() + down, w]);
+                    self.each_vector(b, &mut |b, vector| {
+                        let start = self.bias(b, &outputs.group, vector);
+                        sums.set(b, vector.number.clone(), vector.lane.clone(), start);
+                    });
+                });
+            });
+        });
+    }
+
+    /// Adds a part of the input channels to the sums that wait in memory.
+    pub fn add_tiles(
+        &self,
+        b: &mut Builder,
+        task: &Task,
+        outputs: &Outputs,
+        chunk: &Chunk,
+        (r, rows): (&Index, usize),
+        partial: BufferId,
+    ) {
+        self.each_tile(b, task, (outputs, chunk), (r, rows), &mut |b, tile| {
+            let waiting = |[down, column]: [Index; 2]| {
+                Sums::new(partial, vec![outputs.in_task.clone(), r.clone() + down, column])
+            };
+            tile.each_pixel(b, &mut |b, sums, place| {
+                let from = waiting(place);
+                tile.each_lane(b, &mut |b, v, lane| sums.set(b, v.clone(), lane.clone(), from.get(v, lane)));
+            });
+            tile.steps(b);
+            tile.each_pixel(b, &mut |b, sums, place| {
+                let to = waiting(place);
+                tile.each_lane(b, &mut |b, v, lane| to.set(b, v.clone(), lane.clone(), sums.get(v, lane)));
+            });
+        });
+    }
+
+    /// Runs over the tiles of some rows.
+    fn each_tile(
+        &self,
+        b: &mut Builder,
+        task: &Task,
+        (outputs, chunk): (&Outputs, &Chunk),
+        (row, rows): (&Index, usize),
+        body: &mut dyn FnMut(&mut Builder, &Tile),
+    ) {
+        let width = self.geometry.conv[1];
+        let mut tile = |b: &mut Builder, column: Index, pixels: usize| {
+            let registers = self.registers(b, pixels);
+            body(b, &Tile { group: self, task, outputs, chunk, row, rows, column, pixels, registers });
+        };
+        if rows > 1 {
+            return tile(b, Index::default(), width * rows);
         }
         let mut first = 0;
-        for (count, pixels) in tiles(width, self.most_pixels()) {
-            b.serial("t", count, |b, t| {
-                let column = t * pixels as i64 + first;
-                let tile = Tile { group: self, geometry, task, block, row, column, pixels };
-                tile.compute(b, finish);
-            });
+        for (count, pixels) in tiles(width, self.geometry.tile.pixels) {
+            b.serial("t", count, |b, t| tile(b, t * pixels as i64 + first, pixels));
             first += count * pixels;
         }
     }
 
-    /// Pixels of a tile: as many as leave registers for the weights, one input and its copies.
-    pub fn most_pixels(&self) -> usize {
-        let vectors = BLOCK / self.lanes;
-        (self.registers.saturating_sub(vectors + INPUT_REGISTERS) / vectors).max(1)
+    fn registers(&self, b: &mut Builder, pixels: usize) -> Registers {
+        let (lanes, vectors) = (self.lanes, self.geometry.tile.vectors);
+        let mut buffer =
+            |name: &str, shape: &[usize]| b.kernel.buffer(name, DType::F32, shape, Memory::Register);
+        Registers {
+            sums: buffer("sum", &[pixels, vectors, lanes]),
+            weights: buffer("w", &[vectors, lanes]),
+            x: (vectors > 1).then(|| buffer("xs", &[lanes])),
+        }
     }
 
-    /// The elementwise work on a pixel, from the value of `from` (in registers) to the result.
+    /// What a sum starts from.
+    fn bias(&self, b: &mut Builder, group: &Index, vector: &Vector) -> Expr {
+        let channel = self.channel(group, vector);
+        match b.scope.graph.operands(self.anchor).get(2) {
+            Some(&bias) => {
+                let value = b.value(bias, &[channel]);
+                b.shared(DType::F32, value)
+            }
+            None => f32(0.0),
+        }
+    }
+
+    /// The elementwise work on a pixel, from the value of `from` to the result.
     pub fn finish_pixel(
         &self,
         b: &mut Builder,
         out: BufferId,
         from: NodeId,
         sums: &Sums,
-        [n, block, row, column]: [&Index; 4],
+        [n, group, row, column]: [&Index; 4],
     ) {
-        let lanes = self.lanes as i64;
+        let channels = self.geometry.tile.blocks * self.block;
         // A plain result takes the lanes one by one.
         let spread = match self.out.layout {
-            Layout::Plain => Some(b.scratch("pixel", &[BLOCK])),
+            Layout::Plain => Some(b.scratch("pixel", &[channels])),
             Layout::Blocked(_) => None,
         };
-        b.unroll("v", BLOCK / self.lanes, |b, v| {
-            b.with_lanes(self.lanes, |b, lane| {
-                let in_block = v.clone() * lanes + lane.clone();
-                let channel = block.clone() * BLOCK as i64 + in_block.clone();
-                let index = [n.clone(), channel, row.clone(), column.clone()];
-                let value = sums.get(v, lane);
-                b.memo.push((from, index.to_vec(), value));
-                let value = b.value(self.result, &index);
-                match spread {
-                    Some(pixel) => b.store(pixel, vec![in_block], value),
-                    None => {
-                        let at = position(&index, self.out.layout, b.extents());
-                        b.store(out, at, value);
-                    }
+        self.each_vector(b, &mut |b, vector| {
+            let index = [n.clone(), self.channel(group, vector), row.clone(), column.clone()];
+            let value = sums.get(vector.number.clone(), vector.lane.clone());
+            b.memo.push((from, index.to_vec(), value));
+            let value = b.value(self.result, &index);
+            match spread {
+                Some(pixel) => {
+                    let at = vector.block.clone() * self.block as i64 + vector.in_block.clone();
+                    b.store(pixel, vec![at], value);
                 }
-            });
+                None => {
+                    let at = position(&index, self.out.layout, b.extents());
+                    b.store(out, at, value);
+                }
+            }
         });
         if let Some(pixel) = spread {
-            b.serial("l", BLOCK, |b, l| {
-                let channel = block.clone() * BLOCK as i64 + l.clone();
+            b.serial("l", channels, |b, l| {
+                let channel = group.clone() * channels as i64 + l.clone();
                 let inside = Guard::between(&channel, 0, self.out.shape[1] as i64, b.extents());
                 let value = Expr::Load(pixel, vec![l]);
                 b.when(inside, |b| {
@@ -121,172 +235,158 @@ impl ConvGroup<'_> {
     }
 }
 
-impl Sums {
-    /// Sums in a register buffer `[pixels, vectors, lanes]`.
-    pub fn new(buffer: BufferId, pixel: Index) -> Sums {
-        Sums { buffer, pixel: [pixel] }
-    }
-
-    /// A lane of a vector.
-    pub fn get(&self, vector: Index, lane: Index) -> Expr {
-        let [pixel] = self.pixel.clone();
-        Expr::Load(self.buffer, vec![pixel, vector, lane])
-    }
-}
-
-struct Tile<'t> {
-    group: &'t ConvGroup<'t>,
-    geometry: &'t Geometry,
-    task: &'t Task,
-    block: &'t Index,
-    row: &'t Index,
-    column: Index,
-    pixels: usize,
-}
-
 /// Registers of a tile.
+#[derive(Clone, Copy)]
 struct Registers {
     sums: BufferId,
     weights: BufferId,
-    x: BufferId,
+    /// An input in all lanes; with a single vector it is spread where it is used.
+    x: Option<BufferId>,
+}
+
+/// A tile of pixels of one row, or of some whole rows.
+struct Tile<'t> {
+    group: &'t ConvGroup<'t>,
+    task: &'t Task,
+    outputs: &'t Outputs,
+    chunk: &'t Chunk,
+    /// Its first row, counted from the task's first.
+    row: &'t Index,
+    rows: usize,
+    column: Index,
+    pixels: usize,
+    registers: Registers,
 }
 
 impl Tile<'_> {
-    fn compute(&self, b: &mut Builder, finish: &mut Finish) {
-        let (lanes, vectors) = (self.group.lanes, BLOCK / self.group.lanes);
-        let registers = Registers {
-            sums: b.kernel.buffer("sum", DType::F32, &[self.pixels, vectors, lanes], Memory::Register),
-            weights: b.kernel.buffer("w", DType::F32, &[vectors, lanes], Memory::Register),
-            x: b.kernel.buffer("xs", DType::F32, &[lanes], Memory::Register),
-        };
-        self.start(b, &registers);
-        if self.group.form == Form::Depthwise {
-            self.depthwise_steps(b, &registers);
-        } else {
-            self.dense_steps(b, &registers);
-        }
-        b.unroll("p", self.pixels, |b, p| {
-            let place = self.place(b, &p);
-            finish(b, &Sums::new(registers.sums, p), place);
-        });
-    }
-
     /// Row in the tile and column of pixel `p`.
     fn place(&self, b: &Builder, p: &Index) -> [Index; 2] {
-        match self.geometry.tile_rows {
+        match self.rows {
             1 => [Index::default(), self.column.clone() + p.clone()],
             _ => {
-                let width = self.geometry.conv[1];
+                let width = self.group.geometry.conv[1];
                 [p.div(width, b.extents()), p.rem(width, b.extents())]
             }
         }
     }
 
-    /// The multiply-adds of a dense convolution.
-    fn dense_steps(&self, b: &mut Builder, registers: &Registers) {
-        let (full, rest) = {
-            let (channels, block) = (self.geometry.input[0], self.geometry.in_block);
-            (channels / block, channels % block)
-        };
-        b.serial("ic", full, |b, ic| self.steps(b, registers, ic, self.geometry.in_block));
-        if rest > 0 {
-            self.steps(b, registers, Index::from(full), rest);
+    fn each_pixel(&self, b: &mut Builder, body: &mut dyn FnMut(&mut Builder, &Sums, [Index; 2])) {
+        b.unroll("p", self.pixels, |b, p| {
+            let place = self.place(b, &p);
+            body(b, &Sums::new(self.registers.sums, vec![p]), place);
+        });
+    }
+
+    fn each_lane(&self, b: &mut Builder, body: &mut dyn FnMut(&mut Builder, Index, Index)) {
+        b.unroll("v", self.group.geometry.tile.vectors, |b, v| {
+            b.vector(self.group.lanes, |b, lane| body(b, v, lane));
+        });
+    }
+
+    /// Sums start from the bias.
+    fn start(&self, b: &mut Builder) {
+        self.group.each_vector(b, &mut |b, vector| {
+            let start = self.group.bias(b, &self.outputs.group, vector);
+            for p in 0..self.pixels {
+                let sums = Sums::new(self.registers.sums, vec![Index::from(p)]);
+                sums.set(b, vector.number.clone(), vector.lane.clone(), start.clone());
+            }
+        });
+    }
+
+    /// All multiply-adds.
+    fn steps(&self, b: &mut Builder) {
+        if self.group.form == Form::Depthwise {
+            return self.depthwise_steps(b);
+        }
+        b.serial("ic", self.chunk.blocks, |b, ic| self.dense_steps(b, &ic, self.group.geometry.in_block));
+        if self.chunk.rest > 0 {
+            self.dense_steps(b, &Index::from(self.chunk.blocks), self.chunk.rest);
         }
     }
 
     /// The multiply-adds of a depthwise convolution: the input comes in vectors, too.
-    fn depthwise_steps(&self, b: &mut Builder, registers: &Registers) {
+    fn depthwise_steps(&self, b: &mut Builder) {
         let lanes = self.group.lanes;
-        let [kernel_h, kernel_w] = self.geometry.kernel;
+        let [kernel_h, kernel_w] = self.group.geometry.kernel;
         let small = kernel_h * kernel_w <= UNROLLED_STEPS;
         let how = if small { LoopKind::Unroll } else { LoopKind::Serial };
         let zero = Index::default();
         let channel = match self.task.source {
             Source::Staged(_) => &zero,
-            Source::Direct(_) => self.block,
+            Source::Direct(_) => &self.outputs.group,
         };
         b.repeat(how, "kh", kernel_h, |b, kh| {
             b.repeat(how, "kw", kernel_w, |b, kw| {
-                self.load_weights(b, registers, [&zero, &kh, &kw, &zero]);
+                self.load_weights(b, [&zero, &kh, &kw, &zero]);
                 b.unroll("p", self.pixels, |b, p| {
-                    b.unroll("v", BLOCK / lanes, |b, v| {
-                        b.vector(lanes, |b, lane| {
-                            let in_block = v.clone() * lanes as i64 + lane.clone();
-                            let x = self.input(b, &p, [channel, &kh, &kw, &in_block]);
-                            let sum = vec![p, v.clone(), lane.clone()];
-                            let w = Expr::Load(registers.weights, vec![v, lane]);
-                            b.store(registers.sums, sum.clone(), fma(x, w, Expr::Load(registers.sums, sum)));
-                        });
+                    self.each_lane(b, &mut |b, v, lane| {
+                        let in_block = v.clone() * lanes as i64 + lane.clone();
+                        let x = self.input(b, &p, [channel, &kh, &kw, &in_block]);
+                        self.multiply(b, &p, x, v, lane);
                     });
                 });
             });
         });
     }
 
-    /// Sums start from the bias.
-    fn start(&self, b: &mut Builder, registers: &Registers) {
-        let graph = b.scope.graph;
-        let bias = graph.operands(self.group.anchor).get(2).copied();
-        let lanes = self.group.lanes as i64;
-        b.unroll("v", BLOCK / self.group.lanes, |b, v| {
-            b.with_lanes(self.group.lanes, |b, lane| {
-                let channel = self.block.clone() * BLOCK as i64 + v.clone() * lanes + lane.clone();
-                let start = match bias {
-                    Some(bias) => {
-                        let value = b.value(bias, &[channel]);
-                        b.shared(DType::F32, value)
-                    }
-                    None => f32(0.0),
-                };
-                for p in 0..self.pixels {
-                    let at = vec![Index::from(p), v.clone(), lane.clone()];
-                    b.store(registers.sums, at, start.clone());
-                }
-            });
-        });
-    }
-
     /// All multiply-adds of one block of input channels.
-    fn steps(&self, b: &mut Builder, registers: &Registers, ic: Index, channels: usize) {
-        let [kernel_h, kernel_w] = self.geometry.kernel;
-        let plain = self.geometry.in_block == 1 && kernel_w <= UNROLLED_STEPS;
+    fn dense_steps(&self, b: &mut Builder, ic: &Index, channels: usize) {
+        let g = &self.group.geometry;
+        let [kernel_h, kernel_w] = g.kernel;
+        let plain = g.in_block == 1 && kernel_w <= UNROLLED_STEPS;
         let columns = if plain { LoopKind::Unroll } else { LoopKind::Serial };
+        let most = (UNROLLED_SUMS / (self.pixels * g.tile.vectors)).max(1);
+        let unrolled = (1..=channels).rev().find(|d| channels.is_multiple_of(*d) && *d <= most).unwrap_or(1);
         b.serial("kh", kernel_h, |b, kh| {
             b.repeat(columns, "kw", kernel_w, |b, kw| {
-                b.unroll("i", channels, |b, i| self.step(b, registers, [&ic, &kh, &kw, &i]));
+                b.serial("ib", channels / unrolled, |b, first| {
+                    b.unroll("i", unrolled, |b, i| {
+                        let i = first * unrolled as i64 + i;
+                        self.step(b, [ic, &kh, &kw, &i]);
+                    });
+                });
             });
         });
     }
 
-    /// The weights of eight output channels for one input channel at one place of the kernel.
-    fn load_weights(&self, b: &mut Builder, registers: &Registers, [ic, kh, kw, i]: [&Index; 4]) {
-        let lanes = self.group.lanes;
-        b.unroll("v", BLOCK / lanes, |b, v| {
-            b.vector(lanes, |b, lane| {
-                let oc = v.clone() * lanes as i64 + lane.clone();
-                let at = [self.block, ic, kh, kw, i].map(Index::clone);
-                let w = Expr::Load(self.task.weights, [at.as_slice(), &[oc]].concat());
-                b.store(registers.weights, vec![v, lane], w);
-            });
+    /// The weights of the output channels for one input channel at one place of the kernel.
+    fn load_weights(&self, b: &mut Builder, [ic, kh, kw, i]: [&Index; 4]) {
+        let ic = self.chunk.first.clone() + ic.clone();
+        self.each_lane(b, &mut |b, v, lane| {
+            let channel = v.clone() * self.group.lanes as i64 + lane.clone();
+            let at = vec![self.outputs.group.clone(), ic.clone(), kh.clone(), kw.clone(), i.clone(), channel];
+            b.store(self.registers.weights, vec![v, lane], Expr::Load(self.task.weights, at));
         });
     }
 
     /// The multiply-adds of one input channel at one place of the kernel.
-    fn step(&self, b: &mut Builder, registers: &Registers, [ic, kh, kw, i]: [&Index; 4]) {
-        let (lanes, vectors) = (self.group.lanes, BLOCK / self.group.lanes);
-        self.load_weights(b, registers, [ic, kh, kw, i]);
+    fn step(&self, b: &mut Builder, [ic, kh, kw, i]: [&Index; 4]) {
+        self.load_weights(b, [ic, kh, kw, i]);
+        let channel = match self.task.source {
+            Source::Staged(_) => ic.clone(),
+            Source::Direct(_) => self.task.first_in.clone() + self.chunk.first.clone() + ic.clone(),
+        };
         b.unroll("p", self.pixels, |b, p| {
-            let x = self.input(b, &p, [ic, kh, kw, i]);
-            b.vector(lanes, |b, lane| b.store(registers.x, vec![lane], x));
-            b.unroll("v", vectors, |b, v| {
-                b.vector(lanes, |b, lane| {
-                    let sum = vec![p, v.clone(), lane.clone()];
-                    let x = Expr::Load(registers.x, vec![lane.clone()]);
-                    let w = Expr::Load(registers.weights, vec![v, lane]);
-                    b.store(registers.sums, sum.clone(), fma(x, w, Expr::Load(registers.sums, sum)));
-                });
+            let x = self.input(b, &p, [&channel, kh, kw, i]);
+            if let Some(xs) = self.registers.x {
+                b.vector(self.group.lanes, |b, lane| b.store(xs, vec![lane], x.clone()));
+            }
+            self.each_lane(b, &mut |b, v, lane| {
+                let x = match self.registers.x {
+                    Some(xs) => Expr::Load(xs, vec![lane.clone()]),
+                    None => x.clone(),
+                };
+                self.multiply(b, &p, x, v, lane);
             });
         });
+    }
+
+    fn multiply(&self, b: &mut Builder, p: &Index, x: Expr, v: Index, lane: Index) {
+        let w = Expr::Load(self.registers.weights, vec![v.clone(), lane.clone()]);
+        let sums = Sums::new(self.registers.sums, vec![p.clone()]);
+        let sum = sums.get(v.clone(), lane.clone());
+        sums.set(b, v, lane, fma(x, w, sum));
     }
 
     /// The input of pixel `p` of the tile.

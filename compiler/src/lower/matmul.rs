@@ -11,7 +11,7 @@ use nnc_runtime::program::Access;
 
 use super::access::Place;
 use super::builder::{Builder, Operand, Scope, is_vectorisable};
-use super::conv_tile::tiles;
+use super::conv_split::tiles;
 use super::elementwise::{f32, fma, reshape_index, sizes};
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::Arg;

@@ -14,6 +14,7 @@ mod conv;
 mod conv_generic;
 mod conv_pack;
 mod conv_pool;
+mod conv_split;
 mod conv_stage;
 mod conv_tile;
 mod elements;

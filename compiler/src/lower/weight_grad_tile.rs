@@ -4,7 +4,7 @@ use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
 use super::builder::Builder;
-use super::conv_tile::tiles;
+use super::conv_split::tiles;
 use super::elementwise::{f32, fma};
 use super::weight_grad::{Form, Pieces, WeightGrad};
 use crate::kernel::{BufferId, Expr, Guard, Index, LoopKind, Memory};

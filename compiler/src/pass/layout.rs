@@ -25,11 +25,10 @@ use super::{Report, is_elementwise, is_source, label, prepared};
 use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::target::CpuTarget;
 
-/// Blocks may take at most this many times the memory (and arithmetic) of the channels in them.
-/// At 2 and blocks of 8, channel counts from 4 on are blocked (LeNet's 6 fill 3/4 of a block), 1..4 (pictures,
-/// masks, attention maps) are not: half-empty vectors still beat the gathering and spilling of
-/// row-major convolutions, emptier ones do not.
-const PADDING_LIMIT: usize = 2;
+/// Channel counts from here on are blocked (LeNet's 6 among them), fewer (pictures, masks, attention
+/// maps) are not: half-empty vectors still beat the gathering and spilling of row-major
+/// convolutions, emptier ones do not.
+const LEAST_CHANNELS: usize = 4;
 
 /// Runs the pass: blocks of as many channels as the target wants.
 pub fn run(graph: &mut Graph, target: &CpuTarget) -> Report {
@@ -106,9 +105,9 @@ impl Walk {
         if let Op::Conv2dWeightGrad(g) = &graph.node(id).op
             && !self.prepared.contains(&id)
         {
-            return weight_grad(graph, g.conv.groups, [operands[0], operands[1]], self.block);
+            return weight_grad(graph, g.conv.groups, [operands[0], operands[1]]);
         }
-        if self.prepared.contains(&id) || !fills_blocks(graph, id, self.block) {
+        if self.prepared.contains(&id) || !fills_blocks(graph, id) {
             return Choice::Plain;
         }
         let blocked = |o: &NodeId| graph.node(*o).layout == self.blocked();
@@ -116,6 +115,7 @@ impl Walk {
             Op::Conv2d(conv) if conv.groups == 1 => Choice::Producer,
             // A block of channels is a vector of filters, each with its own input channel.
             Op::Conv2d(conv) if is_depthwise(graph, id, conv.groups) => Choice::Blocked(vec![0]),
+            Op::Conv2d(conv) if self.groups_fill_blocks(graph, id, conv.groups) => Choice::Blocked(vec![0]),
             Op::MaxPool2d(_)
             | Op::AvgPool2d(_)
             | Op::AdaptiveMaxPool2d(_)
@@ -147,6 +147,12 @@ impl Walk {
             }
             _ => Choice::Plain,
         }
+    }
+
+    /// True if a convolution's groups begin and end with blocks.
+    fn groups_fill_blocks(&self, graph: &Graph, id: NodeId, groups: usize) -> bool {
+        let whole = |c: usize| c.is_multiple_of(groups * self.block);
+        [id, graph.operands(id)[0]].into_iter().all(|n| channels(graph, n).is_some_and(whole))
     }
 
     /// Every operand must begin and end with a block.
@@ -198,12 +204,11 @@ impl Walk {
 
 /// Weights are row-major. Their gradient's sums run over lanes of output channels, however few; few
 /// input channels (a picture's) are read as they lie.
-fn weight_grad(graph: &Graph, groups: usize, [x, dy]: [NodeId; 2], block: usize) -> Choice {
-    let channels = |n: NodeId| graph.node(n).ty.shape.get(1).and_then(crate::graph::Dim::size);
+fn weight_grad(graph: &Graph, groups: usize, [x, dy]: [NodeId; 2]) -> Choice {
     match groups {
-        1 if fills_blocks(graph, x, block) => Choice::Reader(vec![0, 1]),
+        1 if fills_blocks(graph, x) => Choice::Reader(vec![0, 1]),
         1 => Choice::Reader(vec![1]),
-        g if channels(x) == Some(g) && channels(dy) == Some(g) => Choice::Reader(vec![0, 1]),
+        g if channels(graph, x) == Some(g) && channels(graph, dy) == Some(g) => Choice::Reader(vec![0, 1]),
         _ => Choice::Plain,
     }
 }
@@ -217,18 +222,17 @@ fn is_f32(graph: &Graph, id: NodeId) -> bool {
     graph.node(id).ty.dtype == DType::F32
 }
 
-/// True for values `[N, C, H, W]` whose channels fill blocks well enough.
-fn fills_blocks(graph: &Graph, id: NodeId, block: usize) -> bool {
-    let ty = &graph.node(id).ty;
-    let channels = match ty.sizes().as_deref() {
-        Some(&[_, c, _, _]) => c,
-        _ => return false,
-    };
-    is_blockable(graph, id) && channels > 0 && channels.div_ceil(block) * block <= PADDING_LIMIT * channels
+/// True for values `[N, C, H, W]` with enough channels for blocks.
+fn fills_blocks(graph: &Graph, id: NodeId) -> bool {
+    let enough = channels(graph, id).is_some_and(|c| c >= LEAST_CHANNELS);
+    is_blockable(graph, id) && graph.node(id).ty.rank() == 4 && enough
+}
+
+fn channels(graph: &Graph, id: NodeId) -> Option<usize> {
+    graph.node(id).ty.shape.get(1).and_then(crate::graph::Dim::size)
 }
 
 /// One filter a channel: as many groups as input and output channels.
 fn is_depthwise(graph: &Graph, id: NodeId, groups: usize) -> bool {
-    let channels = |n: NodeId| graph.node(n).ty.shape.get(1).and_then(crate::graph::Dim::size);
-    channels(id) == Some(groups) && channels(graph.operands(id)[0]) == Some(groups)
+    [id, graph.operands(id)[0]].into_iter().all(|n| channels(graph, n) == Some(groups))
 }

@@ -4,9 +4,10 @@ use nnc_compiler::graph::Op;
 use nnc_compiler::graph::op::{AvgPool2d, Conv2d, MaxPool2d, Unary, Window};
 use nnc_compiler::kernel::Memory;
 use nnc_compiler::kernel::module::Role;
+use nnc_compiler::target::CpuTarget;
 use proptest::prelude::*;
 
-use crate::support::{Net, check, module, same, target, text, window};
+use crate::support::{Net, check, check_for, direct, module, same, target, text, window};
 
 fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
     [range.clone(), range]
@@ -101,6 +102,44 @@ proptest! {
         let y = net.op(Op::Unary(Unary::Gelu), &[y]);
         net.output(y);
         check(&net);
+    }
+}
+
+/// Groups whose channels fill the blocks of every target.
+#[test]
+fn groups_of_whole_blocks() {
+    for (seed, (groups, size, out, pool)) in
+        [(2, 3, 32, false), (3, 4, 16, false), (2, 5, 32, true)].into_iter().enumerate()
+    {
+        let mut net = Net::new(seed as u64);
+        let x = net.input(&[1, 3, size, size]);
+        let x = net.conv(x, 16 * groups, [1, 1], Conv2d { padding: [0; 4], ..same() });
+        let mut y = net.conv(x, out * groups, [3, 3], Conv2d { groups, ..same() });
+        if pool {
+            y = net.op(Op::MaxPool2d(MaxPool2d { window: window(3, 2) }), &[y]);
+        }
+        net.output(y);
+        check(&net);
+    }
+}
+
+/// Where the weights of all input channels would not stay in a cache, sums wait in scratch, for an
+/// activation or for a pooling.
+#[test]
+fn sums_of_many_channels_go_through_memory() {
+    for (seed, pool) in [false, true].into_iter().enumerate() {
+        let mut net = Net::new(seed as u64);
+        let x = net.input(&[1, 3, 2, 2]);
+        let x = net.conv(x, 352, [1, 1], Conv2d { padding: [0; 4], ..same() });
+        let y = net.conv(x, 32, [3, 3], same());
+        let mut y = net.op(Op::Unary(Unary::Relu), &[y]);
+        if pool {
+            y = net.op(Op::MaxPool2d(MaxPool2d { window: window(2, 2) }), &[y]);
+        }
+        net.output(y);
+        let module = check_for(&net, &CpuTarget::named("avx512").unwrap(), &direct());
+        let partial = module.kernels.iter().flat_map(|k| &k.buffers).find(|b| b.name == "partial");
+        assert!(partial.is_some(), "{}", text(&module));
     }
 }
 

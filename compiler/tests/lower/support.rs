@@ -134,19 +134,28 @@ pub fn window(kernel: usize, stride: usize) -> Window {
     Window { kernel: [kernel; 2], stride: [stride; 2], padding: [0; 4], dilation: [1; 2], ceil: false }
 }
 
-/// A target whose vectors have four lanes.
+/// The target of golden texts: vectors of four lanes, blocks of eight channels.
 pub fn target() -> CpuTarget {
-    CpuTarget { lanes: 4, vector_registers: 16, ..CpuTarget::host() }
+    named("fma")
 }
 
-/// The kernels, each of them verified.
+fn named(name: &str) -> CpuTarget {
+    CpuTarget::named(name).unwrap()
+}
+
+/// The kernels for [`target`], each of them verified.
 pub fn module(graph: &Graph) -> Module {
     module_with(graph, &LowerOptions::default())
 }
 
-/// The kernels with options, each of them verified.
+/// The kernels for [`target`] with options, each of them verified.
 pub fn module_with(graph: &Graph, options: &LowerOptions) -> Module {
-    let module = lower_with(graph, &target(), options, None).unwrap_or_else(|e| panic!("{e}"));
+    module_for(graph, &target(), options)
+}
+
+/// The kernels for a target, each of them verified.
+fn module_for(graph: &Graph, target: &CpuTarget, options: &LowerOptions) -> Module {
+    let module = lower_with(graph, target, options, None).unwrap_or_else(|e| panic!("{e}"));
     for kernel in &module.kernels {
         if let Err(errors) = verify(kernel) {
             panic!("{}\n{kernel}", errors.iter().map(|e| format!("{e}\n")).collect::<String>());
@@ -155,8 +164,8 @@ pub fn module_with(graph: &Graph, options: &LowerOptions) -> Module {
     module
 }
 
-/// Compares kernels and interpreter, with and without passes, and machine code with kernels; the
-/// module of the optimised graph.
+/// Compares kernels and interpreter, with and without passes, and machine code with kernels, for
+/// vectors of every width; the module of the optimised graph for [`target`].
 pub fn check(net: &Net) -> Module {
     check_with(net, &LowerOptions::default())
 }
@@ -168,19 +177,44 @@ pub fn direct() -> LowerOptions {
 
 /// Like [`check`], lowering with options.
 pub fn check_with(net: &Net, options: &LowerOptions) -> Module {
-    let step =
-        graph::interpret::step(&net.graph, &net.feeds, graph::interpret::Precision::AsWritten).unwrap();
-    let mut expected = step.outputs;
-    expected.extend(step.parameters);
+    let expected = expected(net);
     let plain = module_with(&net.graph, options);
     compare(&plain, &net.feeds, &expected);
-    compare_code(&plain, &net.feeds);
-    let mut optimised = net.graph.clone();
-    pass::run_all(&mut optimised, &target(), &mut |_, _| {});
-    let module = module_with(&optimised, options);
-    compare(&module, &net.feeds, &expected);
-    compare_code(&module, &net.feeds);
+    compare_code(&plain, &net.feeds, &target());
+    for wide in ["avx2", "avx512"] {
+        optimised(net, &named(wide), options, &expected);
+    }
+    let module = optimised(net, &target(), options, &expected);
     compare_orders(&module, &net.feeds);
+    module
+}
+
+/// As [`check_with`], for one target, after the passes.
+pub fn check_for(net: &Net, target: &CpuTarget, options: &LowerOptions) -> Module {
+    optimised(net, target, options, &expected(net))
+}
+
+/// The outputs and the updated parameters, in the reference interpreter.
+fn expected(net: &Net) -> BTreeMap<String, Tensor> {
+    let step = graph::interpret::step(&net.graph, &net.feeds, graph::interpret::Precision::AsWritten);
+    let step = step.unwrap();
+    let mut expected = step.outputs;
+    expected.extend(step.parameters);
+    expected
+}
+
+/// The module of the optimised graph for a target, compared.
+fn optimised(
+    net: &Net,
+    target: &CpuTarget,
+    options: &LowerOptions,
+    expected: &BTreeMap<String, Tensor>,
+) -> Module {
+    let mut graph = net.graph.clone();
+    pass::run_all(&mut graph, target, &mut |_, _| {});
+    let module = module_for(&graph, target, options);
+    compare(&module, &net.feeds, expected);
+    compare_code(&module, &net.feeds, target);
     module
 }
 
@@ -197,9 +231,14 @@ fn compare_orders(module: &Module, feeds: &BTreeMap<String, Tensor>) {
 }
 
 /// Machine code gives the bits of the kernel interpreter, on 1, 2 and 3 threads, however small the
-/// launches.
-fn compare_code(module: &Module, feeds: &BTreeMap<String, Tensor>) {
-    let program = emit(module, &plan(module), &target(), &EmitOptions::default()).unwrap().program;
+/// launches. (Where the machine does not have the target's instructions, there is nothing to compare.)
+fn compare_code(module: &Module, feeds: &BTreeMap<String, Tensor>, target: &CpuTarget) {
+    let here = CpuTarget::detect();
+    if target.architecture != here.architecture || !target.features.iter().all(|f| here.features.contains(f))
+    {
+        return;
+    }
+    let program = emit(module, &plan(module), target, &EmitOptions::default()).unwrap().program;
     let expected = run_module(module, feeds, feeds).unwrap();
     let parameters = module.parameters.iter().map(|p| &p.port.name);
     let parameters = parameters.map(|n| (n.clone(), feeds[n].clone())).collect();

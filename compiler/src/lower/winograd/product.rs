@@ -9,7 +9,7 @@ use nnc_runtime::DType;
 use crate::kernel::{BufferId, Expr, Index, LoopKind, Memory};
 
 use super::super::builder::Builder;
-use super::super::conv_tile::tiles;
+use super::super::conv_split::tiles;
 use super::super::elementwise::{f32, fma};
 use super::{Winograd, spread};
 
