@@ -48,7 +48,7 @@ pub fn explain(network: &Network) -> Result<String> {
         passed(&mut out, &graph, network.sources(), report);
     }
 
-    let results = graph.groups.iter().filter_map(|g| g.nodes.last().copied());
+    let results = graph.groups.iter().flat_map(|g| graph.results_of(&g.nodes));
     let fused = bytes_of(&graph, results.filter(|n| !prepared.contains(n)).collect());
     let _ = writeln!(out, "\nmemory of a run");
     for (what, size) in [
@@ -78,15 +78,18 @@ fn group(out: &mut String, graph: &Graph, sources: &SourceMap, i: usize, fusion:
     if !locations.is_empty() {
         let _ = writeln!(out, "  written in {}", locations.join(", "));
     }
-    let Some((&last, inner)) = nodes.split_last() else { return };
-    let node = graph.node(last);
-    let into = match node.placement {
-        Some(p) => format!(", straight into {}", label(graph, p.into)),
-        None => String::new(),
-    };
-    let _ = writeln!(out, "  result {}: {}{into}", node.ty, bytes(bytes_of(graph, vec![last])));
+    let results = graph.results_of(nodes);
+    for &result in &results {
+        let node = graph.node(result);
+        let into = match node.placement {
+            Some(p) => format!(", straight into {}", label(graph, p.into)),
+            None => String::new(),
+        };
+        let _ = writeln!(out, "  result {}: {}{into}", node.ty, bytes(bytes_of(graph, vec![result])));
+    }
+    let inner: Vec<NodeId> = nodes.iter().copied().filter(|n| !results.contains(n)).collect();
     if !inner.is_empty() {
-        let saved = bytes_of(graph, inner.to_vec());
+        let saved = bytes_of(graph, inner);
         let _ = writeln!(out, "  fused: {} never reach memory", bytes(saved));
     }
     let remarks = fusion.map_or(&[][..], |r| &r.remarks);

@@ -69,11 +69,8 @@ fn batch_norm(graph: &mut Graph, id: NodeId, b: &BatchNorm) -> Result<NodeId, No
             .help("take a batch of 2 or more"));
     }
     let g = GradientBuilder::in_place_of(graph, id);
-    let average = |x| g.op(Op::Reduce { kind: ReduceKind::Mean, axes: axes.clone(), keep: false }, &[x]);
-    let mean = average(x);
-    // The variance does not change with the mean it is taken around, to first order.
-    let centred = g.sub(x, g.by_channel(g.op(Op::StopGradient, &[mean]), x));
-    let var = average(g.mul(centred, centred));
+    let [mean, var] = [ReduceKind::Mean, ReduceKind::Variance]
+        .map(|kind| g.op(Op::Reduce { kind, axes: axes.clone(), keep: false }, &[x]));
     let normal = Op::BatchNorm(BatchNorm { training: false, ..b.clone() });
     let result = g.op(normal, &[x, weight, bias, mean, var]);
     g.checked()?;

@@ -80,12 +80,13 @@ pub enum Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u32);
 
-/// Nodes that become one kernel. Only the last node's value reaches memory.
+/// Nodes that become one kernel. What users outside need reaches memory: the last node's value, and
+/// where groups share their work, others' ([`Graph::results_of`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// The node that shapes the kernel: a convolution, contraction, pooling, reduction, …
     pub anchor: Option<NodeId>,
-    /// All members in topological order; the last one is the group's result.
+    /// All members in topological order; the last one is a result of the group.
     pub nodes: Vec<NodeId>,
 }
 
@@ -233,6 +234,15 @@ impl Graph {
     /// The values that a run is for: outputs, then what parameters are updated to.
     pub fn results(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.outputs.iter().map(|o| o.node).chain(self.updates.iter().map(|u| u.value))
+    }
+
+    /// The members of a group whose values reach memory, in the order of the members: what is used
+    /// outside, or a result of the graph; the last one in any case.
+    pub fn results_of(&self, nodes: &[NodeId]) -> Vec<NodeId> {
+        let needed = |n: &NodeId| {
+            nodes.last() == Some(n) || self.is_output(*n) || self.users(*n).iter().any(|u| !nodes.contains(u))
+        };
+        nodes.iter().copied().filter(needed).collect()
     }
 
     /// The parameter of that name.

@@ -8,7 +8,7 @@ use petgraph::Direction;
 
 use super::op::check_type;
 use super::print::print;
-use super::{Graph, GroupId, Layout, Literal, NodeId, Op, Placement, TensorType};
+use super::{Graph, Group, GroupId, Layout, Literal, NodeId, Op, Placement, TensorType};
 
 /// All problems, each a line that names the node by id, operation and name.
 pub fn verify(graph: &Graph) -> Result<(), Vec<String>> {
@@ -189,24 +189,30 @@ impl Verifier<'_> {
                     self.say(id, format!("in group g{g}, it comes before one of its operands"));
                 }
                 if id != last {
-                    self.inner_member(g, id, &group.nodes);
+                    self.inner_member(g, id, group);
                 }
             }
         }
         self.group_order(&member);
     }
 
-    /// A member whose value does not reach memory.
-    fn inner_member(&mut self, g: usize, id: NodeId, nodes: &[NodeId]) {
-        if let Some(user) = self.graph.users(id).into_iter().find(|u| !nodes.contains(u)) {
-            let user = user.index();
-            self.say(id, format!("node {user} uses it, but only the last node of group g{g} reaches memory"));
-        }
-        if self.graph.is_output(id) {
-            self.say(id, format!("it is a result, but only the last node of group g{g} reaches memory"));
+    /// A member before the last: its value reaches memory only where elementwise work and sums share a
+    /// pass, and is placed nowhere.
+    fn inner_member(&mut self, g: usize, id: NodeId, group: &Group) {
+        let shaped = |a: NodeId| !matches!(self.graph.node(a).op, Op::Reduce { .. });
+        if group.anchor.is_some_and(shaped) {
+            if let Some(user) = self.graph.users(id).into_iter().find(|u| !group.nodes.contains(u)) {
+                let user = user.index();
+                let text =
+                    format!("node {user} uses it, but only the last node of group g{g} reaches memory");
+                self.say(id, text);
+            }
+            if self.graph.is_output(id) {
+                self.say(id, format!("it is a result, but only the last node of group g{g} reaches memory"));
+            }
         }
         if self.graph.node(id).placement.is_some() {
-            self.say(id, format!("it is placed, but only the last node of group g{g} reaches memory"));
+            self.say(id, format!("it is placed, but only the last node of group g{g} can be"));
         }
     }
 
@@ -214,13 +220,14 @@ impl Verifier<'_> {
     fn group_order(&mut self, member: &BTreeMap<NodeId, usize>) {
         for (&id, &g) in member {
             for o in self.graph.operands(id) {
-                if let Some(&other) = member.get(&o)
-                    && other > g
-                {
-                    self.say(
-                        id,
-                        format!("group g{g} needs node {}, which group g{other} computes", o.index()),
-                    );
+                let mut made = o;
+                while let (None, Op::Reshape(_)) = (member.get(&made), &self.graph.node(made).op) {
+                    made = self.graph.operands(made)[0];
+                }
+                let Some(&other) = member.get(&made) else { continue };
+                if other > g || (other == g && made != o) {
+                    let made = made.index();
+                    self.say(id, format!("group g{g} needs node {made}, which group g{other} computes"));
                 }
             }
         }

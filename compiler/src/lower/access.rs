@@ -76,6 +76,11 @@ impl Place {
         self.physical().iter().product()
     }
 
+    /// A dense tensor as one row, in the order of memory.
+    pub fn flat(&self) -> Place {
+        Place { shape: vec![self.elements()], strides: vec![1], layout: Layout::Plain, ..self.clone() }
+    }
+
     /// True if every element in memory is an element of the tensor.
     pub fn is_exact(&self) -> bool {
         match self.layout {

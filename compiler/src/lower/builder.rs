@@ -23,6 +23,7 @@ pub(super) enum Operand {
 }
 
 /// What the kernel computes and from what.
+#[derive(Clone)]
 pub(super) struct Scope<'a> {
     /// The graph.
     pub graph: &'a Graph,
@@ -43,6 +44,11 @@ impl Cell {
     /// Its value.
     pub fn get(&self) -> Expr {
         Expr::Load(self.buffer, vec![self.index.clone()])
+    }
+
+    /// The value of one of its lanes, outside of lane mode.
+    pub fn lane(&self, lane: usize) -> Expr {
+        Expr::Load(self.buffer, vec![Index::from(lane)])
     }
 }
 

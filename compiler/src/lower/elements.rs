@@ -9,9 +9,9 @@ use nnc_runtime::program::Access;
 
 use super::access::{Place, position};
 use super::builder::{Builder, Scope, is_vectorisable};
-use crate::graph::Layout;
+use crate::graph::{Layout, NodeId};
 use crate::kernel::module::Arg;
-use crate::kernel::{BufferId, Expr, Guard, Index, Kernel, row_major};
+use crate::kernel::{Expr, Guard, Index, Kernel, row_major};
 
 /// Operations that a task should do at least: starting one costs about as much as a thousand.
 const TASK_WORK: usize = 1 << 16;
@@ -30,16 +30,40 @@ pub(super) struct Elements<'a> {
     pub lanes: usize,
 }
 
+/// An element's value.
 type Value<'v> = dyn Fn(&mut Builder, &[Index]) -> Expr + 'v;
+
+/// Computes what belongs to an index, and stores it.
+type Body<'v> = dyn Fn(&mut Builder, &[Index]) + 'v;
 
 impl Elements<'_> {
     /// The kernel and its arguments; `None` if the value cannot be computed element by element.
     pub fn kernel(&self, scope: &Scope, value: &Value) -> Option<(Kernel, Vec<Arg>)> {
-        let forms: [fn(&Self, &mut Builder, &Value) -> bool; 3] =
+        self.first_that_fits(scope, &[self.out], &|b, index| {
+            let v = value(b, index);
+            b.store_at(self.out, index, v);
+        })
+    }
+
+    /// Likewise, of several values of one shape and layout; `out` is the first one's place.
+    pub fn kernel_of(&self, scope: &Scope, results: &[(NodeId, Place)]) -> Option<(Kernel, Vec<Arg>)> {
+        let places: Vec<&Place> = results.iter().map(|r| &r.1).collect();
+        self.first_that_fits(scope, &places, &|b, index| b.store_all(results, index))
+    }
+
+    fn first_that_fits(&self, scope: &Scope, places: &[&Place], body: &Body) -> Option<(Kernel, Vec<Arg>)> {
+        let forms: [fn(&Self, &mut Builder, &Body) -> bool; 3] =
             [Elements::flat_form, Elements::vector_form, Elements::scalar_form];
-        for form in forms {
+        for (i, form) in forms.into_iter().enumerate() {
             let mut b = Builder::new(self.name, scope);
-            let fits = form(self, &mut b, value);
+            // Results come first among the arguments.
+            for place in places {
+                match i {
+                    0 => b.bind(&place.flat(), Access::Write, "out"),
+                    _ => b.bind(place, Access::Write, "out"),
+                };
+            }
+            let fits = (i > 0 || places.iter().all(|p| p.is_dense())) && form(self, &mut b, body);
             let failed = b.failed;
             let (kernel, args) = b.finish();
             if fits && !failed && is_vectorisable(&kernel) {
@@ -50,15 +74,14 @@ impl Elements<'_> {
     }
 
     /// One loop over all elements as they lie in memory.
-    fn flat_form(&self, b: &mut Builder, value: &Value) -> bool {
+    fn flat_form(&self, b: &mut Builder, body: &Body) -> bool {
         let total = self.out.elements();
-        if !self.flat || !self.out.is_dense() || total < self.lanes {
+        if !self.flat || total < self.lanes {
             return false;
         }
         let (vectors, rest) = (total / self.lanes, total % self.lanes);
         let wanted = (TASK_WORK / (self.work * self.lanes).max(1)).clamp(64, vectors.max(64));
         let chunk = divisor_near(vectors, wanted);
-        let out = self.flat_output(b);
         let task = b.task("t", vectors.div_ceil(chunk));
         let tasks = vectors.div_ceil(chunk);
         b.serial("i", chunk, |b, i| {
@@ -66,10 +89,8 @@ impl Elements<'_> {
             let inside = Guard::between(&vector, 0, vectors as i64, b.extents());
             b.when(inside, |b| {
                 b.with_lanes(self.lanes, |b, lane| {
-                    let at = vector * self.lanes as i64 + lane;
-                    b.flat = Some(at.clone());
-                    let v = value(b, &[]);
-                    b.store(out, vec![at], v);
+                    b.flat = Some(vector * self.lanes as i64 + lane);
+                    body(b, &[]);
                 });
             });
         });
@@ -80,10 +101,8 @@ impl Elements<'_> {
         if rest > 0 {
             b.when(last, |b| {
                 b.serial("i", rest, |b, i| {
-                    let at = i + vectors * self.lanes;
-                    b.flat = Some(at.clone());
-                    let v = value(b, &[]);
-                    b.store(out, vec![at], v);
+                    b.flat = Some(i + vectors * self.lanes);
+                    body(b, &[]);
                 });
             });
         }
@@ -91,58 +110,68 @@ impl Elements<'_> {
         true
     }
 
-    fn flat_output(&self, b: &mut Builder) -> BufferId {
-        let total = self.out.elements();
-        let flat = Place { shape: vec![total], strides: vec![1], layout: Layout::Plain, ..self.out.clone() };
-        b.bind(&flat, Access::Write, "out")
-    }
-
     /// Vectors along the innermost dimension in memory.
-    fn vector_form(&self, b: &mut Builder, value: &Value) -> bool {
+    fn vector_form(&self, b: &mut Builder, body: &Body) -> bool {
         let shape = self.out.physical();
         let Some(&inner) = shape.last() else { return false };
         if inner < self.lanes {
             return false;
         }
-        let out = b.bind(self.out, Access::Write, "out");
+        if matches!(self.out.layout, Layout::Blocked(_)) && inner.is_multiple_of(self.lanes) {
+            b.with_lanes(self.lanes, |b, lane| self.blocks(b, &shape, &lane, body));
+            return true;
+        }
         self.outer_loops(b, &shape, &mut |b, outer| {
             let (vectors, rest) = (inner / self.lanes, inner % self.lanes);
-            let blocked = matches!(self.out.layout, Layout::Blocked(_));
-            let vector_loop = if blocked { Builder::unroll } else { Builder::serial };
             let lanes = self.lanes;
-            vector_loop(b, "v", vectors, |b: &mut Builder, v: Index| {
+            b.serial("v", vectors, |b: &mut Builder, v: Index| {
                 b.with_lanes(lanes, |b, lane| {
                     let at = [outer, &[v * lanes as i64 + lane]].concat();
-                    self.element(b, out, &at, value);
+                    body(b, &self.logical(&at));
                 });
             });
             b.serial("r", rest, |b, r| {
                 let at = [outer, &[r + vectors * lanes]].concat();
-                self.element(b, out, &at, value);
+                body(b, &self.logical(&at));
             });
         });
         true
     }
 
+    /// Vectors of channels: what belongs to the channels alone is computed before the loops over pixels.
+    fn blocks(&self, b: &mut Builder, shape: &[usize], lane: &Index, body: &Body) {
+        let vectors = shape[4] / self.lanes;
+        let position = |v: usize| lane.clone() + v * self.lanes;
+        let at = self.task_loops(b, shape);
+        self.inner_loops(b, &shape[..2], at[..at.len().min(2)].to_vec(), &mut |b, outer| {
+            for v in 0..vectors {
+                let first = [outer, &[Index::default(), Index::default(), position(v)]].concat();
+                b.hoist(&self.out.shape, &self.logical(&first), 1);
+            }
+            let at = [outer, &at[at.len().min(2)..]].concat();
+            self.inner_loops(b, &shape[..4], at, &mut |b, outer| {
+                for v in 0..vectors {
+                    body(b, &self.logical(&[outer, &[position(v)]].concat()));
+                }
+            });
+        });
+    }
+
     /// One element after the other; lanes without a meaning are left alone.
-    fn scalar_form(&self, b: &mut Builder, value: &Value) -> bool {
+    fn scalar_form(&self, b: &mut Builder, body: &Body) -> bool {
         let shape = self.out.physical();
-        let out = b.bind(self.out, Access::Write, "out");
         let Some(&inner) = shape.last() else {
-            self.element(b, out, &[], value);
+            body(b, &[]);
             return true;
         };
         self.outer_loops(b, &shape, &mut |b, outer| {
             b.serial("i", inner, |b, i| {
-                let at = [outer, &[i]].concat();
+                let index = self.logical(&[outer, &[i]].concat());
                 let channel = match self.out.layout {
                     Layout::Plain => vec![],
-                    Layout::Blocked(_) => {
-                        let channel = &self.logical(&at)[1];
-                        Guard::between(channel, 0, self.out.shape[1] as i64, b.extents())
-                    }
+                    Layout::Blocked(_) => Guard::between(&index[1], 0, self.out.shape[1] as i64, b.extents()),
                 };
-                b.when(channel, |b| self.element(b, out, &at, value));
+                b.when(channel, |b| body(b, &index));
             });
         });
         true
@@ -150,14 +179,16 @@ impl Elements<'_> {
 
     /// The loops over all dimensions in memory but the last; the outer ones are tasks.
     fn outer_loops(&self, b: &mut Builder, shape: &[usize], body: &mut dyn FnMut(&mut Builder, &[Index])) {
-        let outer = shape.len() - 1;
+        let at = self.task_loops(b, shape);
+        self.inner_loops(b, &shape[..shape.len() - 1], at, body);
+    }
+
+    /// The dimensions that are tasks: outer ones, as long as there is much to do in them.
+    fn task_loops(&self, b: &mut Builder, shape: &[usize]) -> Vec<Index> {
         let sizes = row_major(shape);
-        let tasks = (0..outer).take_while(|&d| shape[d] * sizes[d] * self.work > TASK_WORK).count();
-        let mut at = vec![];
-        for (d, &n) in shape[..tasks].iter().enumerate() {
-            at.push(b.task(self.dimension(d), n));
-        }
-        self.inner_loops(b, &shape[..outer], at, body);
+        let large = |&d: &usize| shape[d] * sizes[d] * self.work > TASK_WORK;
+        let tasks = (0..shape.len() - 1).take_while(large).count();
+        (0..tasks).map(|d| b.task(self.dimension(d), shape[d])).collect()
     }
 
     fn inner_loops(
@@ -184,16 +215,6 @@ impl Elements<'_> {
             (_, 4, _) => ["n", "c", "h", "w"][d],
             _ => "i",
         }
-    }
-
-    fn element(&self, b: &mut Builder, out: BufferId, at: &[Index], value: &Value) {
-        let index = self.logical(at);
-        let v = value(b, &index);
-        let at = match self.out.layout {
-            Layout::Plain => at.to_vec(),
-            layout => position(&index, layout, b.extents()),
-        };
-        b.store(out, at, v);
     }
 
     /// The logical index of a position in memory.
@@ -228,11 +249,37 @@ pub(super) fn copy_channels(scope: &Scope, from: &Place, to: &Place, start: usiz
 impl Builder<'_> {
     /// The element of a dense place at a flat index, or its only one.
     pub fn load_flat(&mut self, place: &Place, name: &str, at: Index) -> Expr {
-        let total = place.elements();
-        let flat = Place { shape: vec![total], strides: vec![1], layout: Layout::Plain, ..place.clone() };
-        let buffer = self.bind(&flat, Access::Read, name);
-        let at = if total == 1 { Index::default() } else { at };
+        let buffer = self.bind(&place.flat(), Access::Read, name);
+        let at = if place.elements() == 1 { Index::default() } else { at };
         Expr::Load(buffer, vec![at])
+    }
+
+    /// Stores an element at an index, or where the flat index says.
+    pub fn store_at(&mut self, place: &Place, index: &[Index], value: Expr) {
+        match self.flat.clone() {
+            Some(at) => {
+                let out = self.bind(&place.flat(), Access::Write, "out");
+                self.store(out, vec![at], value);
+            }
+            None => {
+                let out = self.bind(place, Access::Write, "out");
+                let at = position(index, place.layout, self.extents());
+                self.store(out, at, value);
+            }
+        }
+    }
+
+    /// Stores several values of the same index. All are computed before: a result may be written over
+    /// an operand of another one.
+    pub fn store_all(&mut self, results: &[(NodeId, Place)], index: &[Index]) {
+        let mut values = vec![];
+        for (id, place) in results {
+            let value = self.value(*id, index);
+            values.push(if results.len() == 1 { value } else { self.shared(place.dtype, value) });
+        }
+        for ((_, place), value) in results.iter().zip(values) {
+            self.store_at(place, index, value);
+        }
     }
 }
 

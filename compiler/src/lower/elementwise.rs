@@ -53,7 +53,10 @@ impl Builder<'_> {
         let graph = self.scope.graph;
         let node = graph.node(id);
         let operands = graph.operands(id);
-        let users = graph.users(id).iter().filter(|u| self.scope.members.contains(u)).count();
+        let all = graph.users(id);
+        let within = all.iter().filter(|u| self.scope.members.contains(u)).count();
+        // A result among the members is stored, too.
+        let users = within + usize::from(within < all.len() || within > 0 && graph.is_output(id));
         let cheap = is_elementwise(&node.op) || is_movement(&node.op);
         let value = match &node.op {
             Op::Unary(f) => {
@@ -77,7 +80,7 @@ impl Builder<'_> {
                 }
             }
             Op::Dropout(_) | Op::StopGradient | Op::Relayout => self.value(operands[0], index),
-            Op::BatchNorm(b) => self.batch_norm(b, &operands, index),
+            Op::BatchNorm(b) => self.batch_norm(id, b, &operands, index),
             _ if cheap => self.moved(node, &operands, index),
             _ => self.computed(id, node, &operands, index),
         };
@@ -118,13 +121,77 @@ impl Builder<'_> {
         self.value(id, &at)
     }
 
-    fn batch_norm(&mut self, attributes: &BatchNorm, operands: &[NodeId], index: &[Index]) -> Expr {
+    fn batch_norm(&mut self, id: NodeId, of: &BatchNorm, operands: &[NodeId], index: &[Index]) -> Expr {
         let x = self.value(operands[0], index);
         let channel = [index[1].clone()];
-        let [weight, bias, mean, var] = [1, 2, 3, 4].map(|i| self.value(operands[i], &channel));
-        let std = unary(UnOp::Sqrt, add(var, f32(attributes.eps)));
-        let normal = div(sub(x, mean), std);
-        Expr::Fma(Box::new(normal), Box::new(weight), Box::new(bias))
+        let [bias, mean] = [2, 3].map(|i| self.value(operands[i], &channel));
+        let scale = self.batch_norm_scale(id, of, operands, &channel);
+        fma(sub(x, mean), scale, bias)
+    }
+
+    /// `weight / sqrt(var + eps)`: remembered as what the node is at an index of a channel alone.
+    fn batch_norm_scale(
+        &mut self,
+        id: NodeId,
+        of: &BatchNorm,
+        operands: &[NodeId],
+        channel: &[Index; 1],
+    ) -> Expr {
+        if let Some((_, _, e)) = self.memo.iter().rev().find(|(n, at, _)| *n == id && at == channel) {
+            return e.clone();
+        }
+        let [weight, var] = [1, 4].map(|i| self.value(operands[i], channel));
+        div(weight, unary(UnOp::Sqrt, add(var, f32(of.eps))))
+    }
+
+    /// Keeps an element in a register, for everything in this block that needs it.
+    pub fn keep(&mut self, id: NodeId, index: &[Index]) {
+        let value = self.value(id, index);
+        self.remember(id, index, value);
+    }
+
+    fn remember(&mut self, id: NodeId, index: &[Index], value: Expr) {
+        if !matches!(value, Expr::Const(..)) {
+            let kept = self.shared(self.scope.graph.node(id).ty.dtype, value);
+            self.memo.push((id, index.to_vec(), kept));
+        }
+    }
+
+    /// Computes what elementwise members of that shape need of values that have channels alone, or one
+    /// element: loops over the other dimensions find it in registers. `at` is the index of any element.
+    pub fn hoist(&mut self, shape: &[usize], at: &[Index], channel: usize) {
+        let graph = self.scope.graph;
+        let mut members: Vec<NodeId> = self.scope.members.iter().copied().collect();
+        members.sort();
+        for id in members {
+            let node = graph.node(id);
+            if sizes(node) != shape || !is_elementwise(&node.op) {
+                continue;
+            }
+            let operands = graph.operands(id);
+            let normalises = matches!(node.op, Op::BatchNorm(_));
+            for (i, &operand) in operands.iter().enumerate() {
+                let from = sizes(graph.node(operand));
+                let small = from.iter().rev().zip(shape.iter().rev()).enumerate();
+                let mut others = small.filter(|(d, _)| shape.len() - 1 - d != channel);
+                let along = others.all(|(_, (&n, _))| n == 1);
+                let needed = match (normalises, i) {
+                    (true, 2 | 3) => Some(vec![at[channel].clone()]),
+                    (true, _) => None,
+                    (false, _) if from == shape || !along => None,
+                    _ => Some(broadcast_index(&from, shape.len(), at)),
+                };
+                let Some(index) = needed else { continue };
+                if graph.node(operand).ty.dtype == DType::F32 && !self.scope.members.contains(&operand) {
+                    self.keep(operand, &index);
+                }
+            }
+            if let Op::BatchNorm(of) = &node.op {
+                let channel = [at[channel].clone()];
+                let scale = self.batch_norm_scale(id, of, &operands, &channel);
+                self.remember(id, &channel, scale);
+            }
+        }
     }
 
     /// An element of a movement operation.

@@ -6,7 +6,7 @@ use nnc_runtime::program::Access;
 
 use super::access::position;
 use super::builder::{Builder, Operand};
-use super::elementwise::{add, constant, div, f32, fma, max, min, mul, sizes, unary};
+use super::elementwise::{add, constant, div, f32, fma, max, min, mul, sizes, sub, unary};
 use crate::graph::op::{LocalResponseNorm, ReduceKind};
 use crate::graph::{Node, NodeId, Op};
 use crate::kernel::{BinOp, Expr, Guard, Index, UnOp};
@@ -124,13 +124,13 @@ impl Builder<'_> {
         let shape = self.shape_of(x);
         let dtype = self.scope.graph.node(x).ty.dtype;
         let start = match kind {
-            ReduceKind::Sum | ReduceKind::Mean => constant(dtype, 0.0),
+            ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Variance => constant(dtype, 0.0),
             ReduceKind::Prod => constant(dtype, 1.0),
             ReduceKind::Max => lowest(dtype),
             ReduceKind::Min => highest(dtype),
         };
         let total = self.cell("total", dtype);
-        self.assign(&total, start);
+        self.assign(&total, start.clone());
         let mut at = vec![];
         let mut kept = index.iter();
         for axis in 0..shape.len() {
@@ -138,10 +138,10 @@ impl Builder<'_> {
             let i = if !reduced || keep { kept.next() } else { None };
             at.push(if reduced { Index::default() } else { i.cloned().unwrap_or_default() });
         }
-        self.over_axes(&shape, axes, at, &mut |b, at| {
+        self.over_axes(&shape, axes, at.clone(), &mut |b, at| {
             let v = b.value(x, at);
             let value = match kind {
-                ReduceKind::Sum | ReduceKind::Mean => add(total.get(), v),
+                ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Variance => add(total.get(), v),
                 ReduceKind::Prod => mul(total.get(), v),
                 ReduceKind::Max => max(total.get(), v),
                 ReduceKind::Min => min(total.get(), v),
@@ -149,8 +149,19 @@ impl Builder<'_> {
             b.assign(&total, value);
         });
         let count: usize = axes.iter().map(|&a| shape[a]).product();
+        let mean = |total: Expr| div(total, constant(dtype, count as f64));
         match kind {
-            ReduceKind::Mean => div(total.get(), constant(dtype, count as f64)),
+            ReduceKind::Mean => mean(total.get()),
+            ReduceKind::Variance => {
+                let centre = self.named("mean", dtype, mean(total.get()));
+                self.assign(&total, start);
+                self.over_axes(&shape, axes, at, &mut |b, at| {
+                    let v = b.value(x, at);
+                    let distance = b.named("distance", dtype, sub(v, centre.clone()));
+                    b.assign(&total, fma(distance.clone(), distance, total.get()));
+                });
+                mean(total.get())
+            }
             _ => total.get(),
         }
     }

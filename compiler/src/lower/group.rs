@@ -9,6 +9,7 @@ use super::elements::Elements;
 use super::elementwise::{is_elementwise, is_movement, sizes};
 use super::linear::Linear;
 use super::matmul::MatMul;
+use super::pool_scatter::PoolScatter;
 use super::random::Random;
 use super::softmax::Softmax;
 use super::values::one_pixel;
@@ -39,9 +40,19 @@ impl<'a> Lowering<'a> {
         if nodes.len() <= GROUP_LIMIT {
             let scope = self.scope(nodes)?;
             let name = self.kernel_name(nodes);
-            let mut found = self.dense_conv(&scope, &name, nodes, &out)?;
+            let mut results = vec![];
+            for id in self.graph.results_of(nodes) {
+                results.push((id, self.place(id)?));
+            }
+            if self.reduction(&scope, &name, nodes, &results)? {
+                return Ok(());
+            }
+            let mut found = None;
+            if results.len() == 1 {
+                found = self.dense_conv(&scope, &name, nodes, &out)?;
+            }
             if found.is_none() {
-                found = self.one_kernel(&scope, &name, nodes, &out);
+                found = self.one_kernel(&scope, &name, nodes, &results)?;
             }
             if let Some((mut kernel, args)) = found {
                 kernel.flops = nodes.iter().map(|&n| self.flops(n)).sum();
@@ -59,53 +70,61 @@ impl<'a> Lowering<'a> {
     /// The group as one kernel; `None` if it has to be taken apart.
     fn one_kernel(
         &mut self,
-        scope: &Scope,
+        scope: &Scope<'a>,
         name: &str,
         nodes: &[NodeId],
-        out: &Place,
-    ) -> Option<(Kernel, Vec<Arg>)> {
-        let result = nodes[nodes.len() - 1];
+        results: &[(NodeId, Place)],
+    ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
         let light =
             |n: &NodeId| is_elementwise(&self.graph.node(*n).op) || is_movement(&self.graph.node(*n).op);
         let anchors: Vec<NodeId> = nodes.iter().copied().filter(|n| !light(n)).collect();
         let lanes = self.target.lanes;
-        let &[anchor] = anchors.as_slice() else {
-            return if anchors.is_empty() { self.generic(scope, name, nodes, out) } else { None };
+        let (&[anchor], [(result, out)]) = (anchors.as_slice(), results) else {
+            return if anchors.is_empty() { self.generic(scope, name, nodes, results) } else { Ok(None) };
         };
-        match self.graph.node(anchor).op {
-            Op::Softmax(_) | Op::LogSoftmax(_) => Softmax { name, anchor, result, out, lanes }.kernel(scope),
-            Op::Linear => {
-                let fast = Linear { name, anchor, result, out, lanes }.kernel(scope);
-                fast.or_else(|| self.generic(scope, name, nodes, out))
-            }
-            Op::MatMul => {
-                let registers = self.target.vector_registers;
-                let fast = MatMul { name, anchor, result, out, lanes, registers }.kernel(scope);
-                fast.or_else(|| self.generic(scope, name, nodes, out))
+        let (result, registers) = (*result, self.target.vector_registers);
+        let fast = match self.graph.node(anchor).op {
+            Op::Softmax(_) | Op::LogSoftmax(_) => {
+                return Ok(Softmax { name, anchor, result, out, lanes }.kernel(scope));
             }
             Op::Philox(ref draw) if nodes.len() == 1 => {
-                Random { name, draw, node: anchor, out }.kernel(scope)
+                return Ok(Random { name, draw, node: anchor, out, lanes }.kernel(scope));
             }
-            Op::Concat(_) | Op::Philox(_) => None,
+            Op::Concat(_) | Op::Philox(_) => return Ok(None),
             Op::Gather(_) => {
                 let table = self.graph.operands(anchor)[0];
                 let reachable =
                     scope.operands.contains_key(&table) && self.graph.node(table).layout == Layout::Plain;
-                if reachable { self.generic(scope, name, nodes, out) } else { None }
+                if !reachable {
+                    return Ok(None);
+                }
+                None
             }
-            _ => self.generic(scope, name, nodes, out),
+            Op::Linear => Linear { name, anchor, result, out, lanes }.kernel(scope),
+            Op::MatMul => MatMul { name, anchor, result, out, lanes, registers }.kernel(scope),
+            Op::MaxPool2dGrad(_) | Op::AvgPool2dGrad(_) => {
+                PoolScatter { name, anchor, result, out, lanes }.kernel(scope)
+            }
+            _ => None,
+        };
+        match fast {
+            Some(fast) => Ok(Some(fast)),
+            None => self.generic(scope, name, nodes, results),
         }
     }
 
     /// Every element on its own.
     fn generic(
-        &self,
-        scope: &Scope,
+        &mut self,
+        scope: &Scope<'a>,
         name: &str,
         nodes: &[NodeId],
-        out: &Place,
-    ) -> Option<(Kernel, Vec<Arg>)> {
-        let result = nodes[nodes.len() - 1];
+        results: &[(NodeId, Place)],
+    ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
+        let out = &results[0].1;
+        if results.iter().any(|(_, p)| p.shape != out.shape || p.layout != out.layout) {
+            return Ok(None);
+        }
         let elements = out.shape.iter().product::<usize>().max(1);
         let flops: u64 = nodes.iter().map(|&n| self.flops(n)).sum();
         let work = nodes.len() + (flops / elements as u64) as usize;
@@ -122,10 +141,21 @@ impl<'a> Lowering<'a> {
             }
         };
         let flat = nodes.iter().all(pointwise) && scope.operands.values().all(even);
+        let lanes = self.target.lanes;
+        let filled = match out.layout {
+            Layout::Blocked(b) => {
+                let channels = out.shape[1];
+                self.filled_scope(scope, channels, channels.next_multiple_of(usize::from(b)))?
+            }
+            Layout::Plain => scope.clone(),
+        };
+        let [(result, out)] = results else {
+            return Ok(Elements { name, out, work, flat, lanes }.kernel_of(&filled, results));
+        };
         let blocked = self.seen_as_blocked(nodes, out);
         let out = blocked.as_ref().unwrap_or(out);
-        let elements = Elements { name, out, work, flat, lanes: self.target.lanes };
-        elements.kernel(scope, &|b, index| b.value(result, index))
+        let elements = Elements { name, out, work, flat, lanes };
+        Ok(elements.kernel(&filled, &|b, index| b.value(*result, index)))
     }
 
     /// One pixel of full blocks is the same memory in both layouts: it is written in that of the

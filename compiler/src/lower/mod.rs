@@ -25,7 +25,9 @@ mod linear;
 mod matmul;
 mod pool;
 mod pool_grad;
+mod pool_scatter;
 mod random;
+mod reduction;
 mod softmax;
 mod update;
 mod values;
@@ -246,11 +248,7 @@ impl<'a> Lowering<'a> {
             let phase = self.prepared.contains(&last);
             let nodes: Vec<NodeId> =
                 group.nodes.iter().copied().filter(|n| self.prepared.contains(n) == phase).collect();
-            let inside = |n: &NodeId| {
-                !self.graph.is_output(*n) && self.graph.users(*n).iter().all(|u| nodes.contains(u))
-            };
-            let closed = nodes[..nodes.len() - 1].iter().all(inside);
-            if closed && nodes.len() > 1 && !nodes.iter().any(|&n| self.graph.node(n).op.is_source()) {
+            if nodes.len() > 1 && !nodes.iter().any(|&n| self.graph.node(n).op.is_source()) {
                 let nodes: Rc<[NodeId]> = nodes.into();
                 self.grouped.extend(nodes.iter().map(|&n| (n, nodes.clone())));
             }

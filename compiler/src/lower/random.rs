@@ -13,7 +13,7 @@ use crate::graph::op::random::DRAW;
 use crate::graph::op::{Distribution, Philox};
 use crate::graph::{Layout, NodeId};
 use crate::kernel::module::Arg;
-use crate::kernel::{BinOp, Expr, Guard, Index, Kernel, UnOp};
+use crate::kernel::{BinOp, BufferId, Expr, Guard, Index, Kernel, UnOp};
 
 const ROUNDS: usize = 10;
 
@@ -32,10 +32,11 @@ pub(super) struct Random<'a> {
     pub draw: &'a Philox,
     pub node: NodeId,
     pub out: &'a Place,
+    pub lanes: usize,
 }
 
 impl Random<'_> {
-    /// The kernel; `None` if the result is not dense and row-major.
+    /// The kernel, a block in each lane; `None` if the result is not dense and row-major.
     pub fn kernel(&self, scope: &Scope) -> Option<(Kernel, Vec<Arg>)> {
         if self.out.layout != Layout::Plain || !self.out.is_dense() {
             return None;
@@ -44,27 +45,47 @@ impl Random<'_> {
         let flat = self.out.reshaped(&[total])?;
         let mut b = Builder::new(self.name, scope);
         let out = b.bind(&flat, Access::Write, "out");
-        let operands = scope.graph.operands(self.node);
-        let blocks = total.div_ceil(4);
-        let (chunk, tasks) = (TASK_BLOCKS.min(blocks), blocks.div_ceil(TASK_BLOCKS));
-        let task = b.task("t", tasks);
-        b.serial("i", chunk, |b, i| {
-            let block = task * chunk as i64 + i;
-            let inside = Guard::between(&block, 0, blocks as i64, b.extents());
+        let vectors = total.div_ceil(4 * self.lanes);
+        let each = TASK_BLOCKS.div_ceil(self.lanes).min(vectors);
+        let task = b.task("t", vectors.div_ceil(each));
+        let values = b.scratch("values", &[4, self.lanes]);
+        b.serial("i", each, |b, i| {
+            let vector = task * each as i64 + i;
+            let inside = Guard::between(&vector, 0, vectors as i64, b.extents());
             b.when(inside, |b| {
-                let key = [0, 1].map(|k: usize| b.value(operands[0], &[Index::from(k)]));
-                let step = b.value(operands[1], &[]);
-                let words = self.block(b, key, step, &block);
-                for (word, value) in self.elements(b, words).into_iter().enumerate() {
-                    let at = block.clone() * 4 + word;
-                    let inside = Guard::between(&at, 0, total as i64, b.extents());
-                    b.when(inside, |b| b.store(out, vec![at], value));
-                }
+                b.with_lanes(self.lanes, |b, lane| {
+                    let block = vector.clone() * self.lanes as i64 + lane.clone();
+                    for (word, value) in self.elements_of(b, scope, &block).into_iter().enumerate() {
+                        b.store(values, vec![Index::from(word), lane.clone()], value);
+                    }
+                });
+                self.spread(b, (values, out), &vector, total);
             });
         });
         let failed = b.failed;
         let (kernel, args) = b.finish();
         (!failed).then_some((kernel, args))
+    }
+
+    /// Stores a vector of blocks: four elements of each, one block after the other.
+    fn spread(&self, b: &mut Builder, (values, out): (BufferId, BufferId), vector: &Index, total: usize) {
+        b.serial("lane", self.lanes, |b, lane| {
+            for word in 0..4usize {
+                let at = (vector.clone() * self.lanes as i64 + lane.clone()) * 4 + word;
+                let inside = Guard::between(&at, 0, total as i64, b.extents());
+                let value = Expr::Load(values, vec![Index::from(word), lane.clone()]);
+                b.when(inside, |b| b.store(out, vec![at], value));
+            }
+        });
+    }
+
+    /// The four elements of a block.
+    fn elements_of(&self, b: &mut Builder, scope: &Scope, block: &Index) -> Vec<Expr> {
+        let operands = scope.graph.operands(self.node);
+        let key = [0, 1].map(|k: usize| b.value(operands[0], &[Index::from(k)]));
+        let step = b.value(operands[1], &[]);
+        let words = self.block(b, key, step, block);
+        self.elements(b, words)
     }
 
     /// The four words of a block.

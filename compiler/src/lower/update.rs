@@ -45,6 +45,7 @@ impl Units {
                 }
             }
         }
+        assert_eq!(out.len(), self.nodes.len(), "groups wait for each other: a pass has made a mistake");
         out
     }
 
@@ -69,13 +70,14 @@ impl Lowering<'_> {
                 None if self.graph.node(id).op.is_source() => continue,
                 None => vec![id],
             };
-            let unit = units.nodes.len();
-            units.of.extend(nodes.iter().map(|&n| (n, unit)));
+            units.of.extend(nodes.iter().map(|&n| (n, units.nodes.len())));
+            units.nodes.push(nodes);
+        }
+        for (unit, nodes) in units.nodes.iter().enumerate() {
             let operands = nodes.iter().flat_map(|&n| self.graph.operands(n));
             let mut before: BTreeSet<usize> = operands.filter_map(|o| units.of.get(&o).copied()).collect();
             before.remove(&unit);
             units.before.push(before);
-            units.nodes.push(nodes);
         }
         for update in &self.graph.updates {
             if let Some((root, readers)) = self.writes_in_place(&units, update) {
@@ -101,7 +103,7 @@ impl Lowering<'_> {
             return None;
         }
         let unit = units.of[&root];
-        if !self.reads_where_it_writes(&units.nodes[unit], update.parameter) {
+        if !self.reads_where_it_writes(&units.nodes[unit], root, update.parameter) {
             return None;
         }
         let reads = |nodes: &Vec<NodeId>| {
@@ -114,9 +116,9 @@ impl Lowering<'_> {
         (!late).then_some((root, readers))
     }
 
-    /// True if every element of the unit's result needs that element of the parameter at most.
-    fn reads_where_it_writes(&self, nodes: &[NodeId], parameter: NodeId) -> bool {
-        let Some(result) = nodes.last().map(|&n| sizes(self.graph.node(n))) else { return false };
+    /// True if the unit needs that element of the parameter at most, for every element of a result.
+    fn reads_where_it_writes(&self, nodes: &[NodeId], result: NodeId, parameter: NodeId) -> bool {
+        let result = sizes(self.graph.node(result));
         let mut depends = HashSet::new();
         for &n in nodes {
             let node = self.graph.node(n);

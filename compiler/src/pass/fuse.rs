@@ -16,13 +16,15 @@
 //!    of its shape;
 //! 4. at most one relayout: the result is stored in the other layout (not after a pooling's gradient).
 //!
-//! Elementwise nodes whose only users are elementwise nodes of the group join it, too, and so does a
-//! transposition whose only user is a product of matrices, as its first factor.
+//! Elementwise nodes whose only users are elementwise nodes of the group join it, too; so do, before a
+//! sum, what is summed and used nowhere else, and a transposition whose only user is a product of
+//! matrices, as its first factor.
 //!
 //! All values but the last are used within the group alone, so nothing outside can lie between two
-//! members: groups never wait for each other in a circle. Phases are not mixed (what is prepared
-//! once must not be repeated in every run), nor layouts, save by that last relayout. Reshapes are
-//! in no group: they are other names for the same memory.
+//! members: groups never wait for each other in a circle. (The next pass lets groups share their
+//! work.) Phases are not mixed (what is prepared once must not be repeated in every run), nor layouts,
+//! save by that last relayout and before sums. Reshapes are in no group: they are other names for the
+//! same memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -274,13 +276,18 @@ impl<'a> Fuser<'a> {
     fn absorb_sides(&mut self, g: usize) {
         let mut work = self.groups[g].nodes.clone();
         while let Some(member) = work.pop() {
-            if !is_elementwise(&self.graph.node(member).op) {
+            let sums = |n: NodeId| matches!(&self.graph.node(n).op, Op::Reduce { kind, .. } if kind.adds());
+            if !is_elementwise(&self.graph.node(member).op) && !sums(member) {
                 continue;
             }
             for operand in self.graph.operands(member) {
-                let inside =
-                    |u: &NodeId| self.member_of.get(u) == Some(&g) && is_elementwise(&self.graph.node(*u).op);
-                if self.joins(member, operand).is_ok()
+                let inside = |u: &NodeId| {
+                    self.member_of.get(u) == Some(&g) && (is_elementwise(&self.graph.node(*u).op) || sums(*u))
+                };
+                // What is summed has the shape of no member yet.
+                let like = if sums(member) { operand } else { member };
+                if self.joins(like, operand).is_ok()
+                    && self.same_phase(member, operand)
                     && !self.graph.is_output(operand)
                     && self.graph.users(operand).iter().all(inside)
                 {

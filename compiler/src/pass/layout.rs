@@ -9,7 +9,7 @@
 //!
 //! One forward walk. A convolution gives blocks whatever it reads, if its channels fill them well
 //! enough; pooling, its gradient, normalisation across channels, elementwise work and concatenation of channels
-//! keep the layout of their operands; all else is row-major. Where a user needs the other layout,
+//! keep the layout of their operands; sums that leave channels apart read blocks; all else is row-major. Where a user needs the other layout,
 //! an explicit relayout is put in between, one a value, however many users need it. Reading
 //! row-major data is no burden for a dense convolution, which spreads single elements over its
 //! lanes anyway: the picture itself is never converted.
@@ -106,6 +106,13 @@ impl Walk {
             && !self.prepared.contains(&id)
         {
             return weight_grad(graph, g.conv.groups, [operands[0], operands[1]]);
+        }
+        if let Op::Reduce { kind, axes, .. } = &graph.node(id).op
+            && kind.adds()
+            && !axes.contains(&1)
+            && graph.node(operands[0]).layout != Layout::Plain
+        {
+            return Choice::Reader(vec![0]);
         }
         if self.prepared.contains(&id) || !fills_blocks(graph, id) {
             return Choice::Plain;

@@ -7,7 +7,7 @@
 //! After the last one, every node is one of
 //! - a source (input, parameter, constant), which needs no work;
 //! - a reshape, outside of all groups: another name for its operand's memory;
-//! - a member of exactly one [`Group`](crate::graph::Group), which becomes a kernel (a
+//! - a member of exactly one [`Group`](crate::graph::Group), which becomes a kernel, or two (a
 //!   concatenation whose operands are all placed in it needs none).
 
 mod common_subexpressions;
@@ -19,6 +19,7 @@ mod layout;
 mod phase;
 mod place_concat;
 mod recompute;
+mod share;
 mod simplify;
 #[cfg(test)]
 mod tests;
@@ -113,6 +114,11 @@ pub const PASSES: &[Pass] = &[
         name: "fuse",
         about: "forms the groups that become one kernel each",
         run: |graph, _| fuse::run(graph),
+    },
+    Pass {
+        name: "share",
+        about: "lets groups share a pass over the values they read",
+        run: |graph, _| share::run(graph),
     },
     Pass {
         name: "place_concat",

@@ -88,7 +88,7 @@ fn normalisations_and_reductions() {
         on_parameters(&format!("log_softmax axis={axis}"), &[&[3, 4, 5]]);
     }
     on_parameters("local_response_norm size=4, alpha=0.5, beta=0.75, k=1.0", &[&[2, 9, 3, 3]]);
-    for kind in ["sum", "mean", "max", "min", "prod"] {
+    for kind in ["sum", "mean", "max", "min", "prod", "variance"] {
         on_parameters(&format!("reduce_{kind} axes=[1]"), &[&[3, 4, 2]]);
         on_parameters(&format!("reduce_{kind} axes=[0, 2], keep"), &[&[3, 4, 2]]);
     }

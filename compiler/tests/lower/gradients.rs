@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayD, IxDyn};
 use nnc_compiler::graph::op::{
-    AvgPool2d, AvgPool2dGrad, Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Distribution, MaxPool2d, Philox,
-    Window,
+    AvgPool2d, AvgPool2dGrad, Binary, Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Distribution, MaxPool2d,
+    Philox, Unary, Window,
 };
 use nnc_compiler::graph::{Dim, NodeId, Op};
 use nnc_runtime::Tensor;
@@ -26,6 +26,29 @@ fn gradient_of(net: &mut Net, op: Op, operands: &[NodeId]) -> NodeId {
 fn blocked(net: &mut Net, x: NodeId) -> NodeId {
     let channels = net.shape(x)[1];
     net.conv(x, channels, [1, 1], Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 })
+}
+
+/// Overlapping windows in several bands of rows, padded, with the mask of a ReLU behind them.
+#[test]
+fn pooling_in_bands() {
+    for (stride, ceil) in [(2, false), (1, false), (3, true)] {
+        let mut net = Net::new(77);
+        let x = net.input(&[1, 8, 67, 70]);
+        let x = blocked(&mut net, x);
+        let x = net.op(Op::Unary(Unary::Relu), &[x]);
+        let window = Window { kernel: [3; 2], stride: [stride; 2], padding: [1; 4], dilation: [1; 2], ceil };
+        let pool = MaxPool2d { window };
+        let dy = gradient_of(&mut net, Op::MaxPool2d(pool.clone()), &[x]);
+        let dy = blocked(&mut net, dy);
+        let dx = net.op(Op::MaxPool2dGrad(pool), &[x, dy]);
+        let zero = net.splat(0.0);
+        let mask = net.op(Op::Binary(Binary::Le), &[x, zero]);
+        let dx = net.op(Op::Where, &[mask, zero, dx]);
+        net.output(dx);
+        let module = check(&net);
+        let grad = module.kernels.iter().find(|k| k.name.contains("max_pool2d_grad")).unwrap();
+        assert!(grad.name.contains("where") && grad.buffers.iter().any(|b| b.name == "sums"));
+    }
 }
 
 proptest! {
@@ -113,7 +136,7 @@ proptest! {
         }
         if equal {
             // Many equal values: the first one of a window counts.
-            x = net.op(Op::Unary(nnc_compiler::graph::op::Unary::Sign), &[x]);
+            x = net.op(Op::Unary(Unary::Sign), &[x]);
         }
         let max = net.op(Op::MaxPool2dGrad(MaxPool2d { window: window.clone() }), &[x, dy]);
         let pool = AvgPool2d { window, count_include_pad: include };

@@ -5,6 +5,7 @@ mod golden;
 mod gradient_rules;
 mod gradients;
 mod operations;
+mod reductions;
 mod steps;
 mod support;
 mod updates;

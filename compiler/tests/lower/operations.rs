@@ -221,7 +221,7 @@ fn softmaxes() {
 #[test]
 fn reductions() {
     use ReduceKind::*;
-    for kind in [Sum, Mean, Max, Min, Prod] {
+    for kind in [Sum, Mean, Max, Min, Prod, Variance] {
         for (axes, keep) in [(vec![1], false), (vec![0, 2], true), (vec![2], false), (vec![0, 1, 2], false)] {
             let mut net = Net::new(13);
             let x = net.input(&[3, 4, 9]);

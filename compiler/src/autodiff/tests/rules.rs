@@ -212,9 +212,9 @@ proptest! {
     }
 
     #[test]
-    fn reductions(shape in shape(0..4), reduced in any::<[bool; 4]>(), keep: bool, kind in 0usize..5, factor: u16) {
+    fn reductions(shape in shape(0..4), reduced in any::<[bool; 4]>(), keep: bool, kind in 0usize..6, factor: u16) {
         let axes: Vec<usize> = (0..shape.len()).filter(|&a| reduced[a]).collect();
-        let kind = ["sum", "mean", "max", "min", "prod"][kind];
+        let kind = ["sum", "mean", "max", "min", "prod", "variance"][kind];
         let mut net = Net::new();
         let x = net.parameter(&shape, Values::between(factor.into(), -2.0, 2.0));
         let op = format!("reduce_{kind} axes={}{}", list(&axes), if keep { ", keep" } else { "" });

@@ -80,7 +80,7 @@ fn fold(ev: &mut Evaluator, a: &Args, kind: ReduceKind, items: &[Value]) -> Eval
     };
     let integers: Option<Vec<i64>> =
         items.iter().map(|v| if let Value::Int(n) = v { Some(*n) } else { None }).collect();
-    if let Some(n) = integers.filter(|_| kind != ReduceKind::Mean) {
+    if let Some(n) = integers.filter(|_| !matches!(kind, ReduceKind::Mean | ReduceKind::Variance)) {
         let result = match kind {
             ReduceKind::Max => n.iter().max().copied(),
             ReduceKind::Min => n.iter().min().copied(),
@@ -91,11 +91,16 @@ fn fold(ev: &mut Evaluator, a: &Args, kind: ReduceKind, items: &[Value]) -> Eval
             .map(Value::Int)
             .ok_or_else(|| ev.error("the result does not fit a 64-bit integer", a.span(), "overflows here"));
     }
+    let mean = |n: &[f64]| n.iter().sum::<f64>() / n.len() as f64;
     Ok(Value::Float(match kind {
         ReduceKind::Max => numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         ReduceKind::Min => numbers.iter().copied().fold(f64::INFINITY, f64::min),
         ReduceKind::Prod => numbers.iter().product(),
         ReduceKind::Sum => numbers.iter().sum(),
-        ReduceKind::Mean => numbers.iter().sum::<f64>() / numbers.len() as f64,
+        ReduceKind::Mean => mean(&numbers),
+        ReduceKind::Variance => {
+            let squares: Vec<f64> = numbers.iter().map(|x| (x - mean(&numbers)).powi(2)).collect();
+            mean(&squares)
+        }
     }))
 }

@@ -18,11 +18,25 @@ pub enum ReduceKind {
     Max,
     Min,
     Prod,
+    /// The mean of the squared distances from the mean.
+    Variance,
+}
+
+impl ReduceKind {
+    /// True for sums and what is made of them.
+    pub fn adds(self) -> bool {
+        matches!(self, ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Variance)
+    }
+
+    /// True for what is not an integer, of integers.
+    fn divides(self) -> bool {
+        matches!(self, ReduceKind::Mean | ReduceKind::Variance)
+    }
 }
 
 /// See [`Op::Reduce`]. Max and min are NaN if an element is.
 pub struct Reduce<'a> {
-    /// What is computed. On i32: all but the mean; sums and products wrap.
+    /// What is computed. On i32: all but mean and variance; sums and products wrap.
     pub kind: ReduceKind,
     /// Over which axes.
     pub axes: &'a [usize],
@@ -46,6 +60,7 @@ impl Operation for Reduce<'_> {
             ReduceKind::Max => "reduce_max",
             ReduceKind::Min => "reduce_min",
             ReduceKind::Prod => "reduce_prod",
+            ReduceKind::Variance => "reduce_variance",
         }
     }
 
@@ -59,7 +74,7 @@ impl Operation for Reduce<'_> {
 
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, OpError> {
         let x = operands[0];
-        if self.kind == ReduceKind::Mean || x.dtype != DType::I32 {
+        if self.kind.divides() || x.dtype != DType::I32 {
             rule::float(0, "x", x)?;
         }
         rule::axes(0, "x", x, self.axes)?;
@@ -71,7 +86,7 @@ impl Operation for Reduce<'_> {
             let x = reference::elements::<T>(operands, 0)?;
             let shape = operands[0].shape();
             let (start, step): (T, fn(T, T) -> T) = match self.kind {
-                ReduceKind::Sum | ReduceKind::Mean => (T::from_f64(0.0), T::add),
+                ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Variance => (T::from_f64(0.0), T::add),
                 ReduceKind::Prod => (T::from_f64(1.0), T::mul),
                 ReduceKind::Max => (T::LOWEST, <T as Number>::max),
                 ReduceKind::Min => (T::HIGHEST, <T as Number>::min),
@@ -80,12 +95,22 @@ impl Operation for Reduce<'_> {
             // Where an element goes: reduced axes do not move the result's position.
             let kept: Vec<usize> = (0..shape.len()).map(|i| if self.axes.contains(&i) { 1 } else { shape[i] }).collect();
             let strides = broadcast_strides(&kept, shape);
-            for (at, &v) in Walk::new(shape, strides, 0).zip(x) {
+            let places = || Walk::new(shape, strides.clone(), 0);
+            for (at, &v) in places().zip(x) {
                 out[at] = step(out[at], v);
             }
-            if self.kind == ReduceKind::Mean {
-                let n = T::from_f64((x.len() / out.len()) as f64);
-                out.iter_mut().for_each(|sum| *sum = Number::div(*sum, n));
+            let n = T::from_f64((x.len() / out.len().max(1)) as f64);
+            let divide = |out: &mut [T]| out.iter_mut().for_each(|sum| *sum = Number::div(*sum, n));
+            if self.kind.divides() {
+                divide(&mut out);
+            }
+            if self.kind == ReduceKind::Variance {
+                let means = std::mem::replace(&mut out, vec![start; reference::count(&to.shape)]);
+                for (at, &v) in places().zip(x) {
+                    let distance = v.sub(means[at]);
+                    out[at] = out[at].add(distance.mul(distance));
+                }
+                divide(&mut out);
             }
             reference::tensor(&to.shape, out)
         })
@@ -109,6 +134,13 @@ impl Operation for Reduce<'_> {
                 g.only_where(is_largest, g.div(kept(dy), count))
             }
             ReduceKind::Prod => g.mul(kept(dy), self.product_of_others(g, x)),
+            // The variance does not change with the mean that it is taken around, to first order.
+            ReduceKind::Variance => {
+                let mean = Op::Reduce { kind: ReduceKind::Mean, axes: self.axes.to_vec(), keep: self.keep };
+                let centred = g.sub(x, kept(g.op(mean, &[x])));
+                let share = 2.0 / g.count(x, self.axes)? as f64;
+                g.mul(centred, kept(g.scale(dy, share)))
+            }
         };
         Ok(vec![Some(dx)])
     }
@@ -190,7 +222,7 @@ pub fn parse(name: &str, r: &mut Reader) -> Result<Option<Op>, String> {
         return Ok(Some(Op::ArgMax { axis: r.value("axis")?, keep: r.flag("keep") }));
     }
     let named = |&kind: &ReduceKind| Reduce { kind, axes: &[], keep: false }.name() == name;
-    match [Sum, Mean, Max, Min, Prod].into_iter().find(named) {
+    match [Sum, Mean, Max, Min, Prod, Variance].into_iter().find(named) {
         Some(kind) => Ok(Some(Op::Reduce { kind, axes: r.list("axes")?, keep: r.flag("keep") })),
         None => Ok(None),
     }

@@ -294,6 +294,7 @@ fn reductions() {
     check("reduce_max axes=[0]", &[&x], &[3], &[1.0, 5.0, 7.0]);
     check("reduce_min axes=[1]", &[&x], &[2], &[-2.0, 0.5]);
     check("reduce_prod axes=[1]", &[&x], &[2], &[-10.0, 17.5]);
+    check("reduce_variance axes=[0]", &[&x], &[3], &[0.0625, 0.0, 20.25]);
     check("reduce_sum axes=[]", &[&x], &[2, 3], &[1.0, 5.0, -2.0, 0.5, 5.0, 7.0]);
     check("reduce_max axes=[0]", &[&ints(&[2], &[-3, -4])], &[], &[-3.0]);
     check("arg_max axis=1", &[&floats(&[2, 3], &[1.0, 5.0, 5.0, 0.0, 0.0, 0.0])], &[2], &[1.0, 0.0]);

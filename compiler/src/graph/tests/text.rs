@@ -82,6 +82,7 @@ const SAMPLES: &[(&str, &str, &[&str])] = &[
     ("reduce_max", "axes=[1], keep", &["f32[N, 4]"]),
     ("reduce_min", "axes=[1]", &["f32[N, 4]"]),
     ("reduce_prod", "axes=[1]", &["f32[N, 4]"]),
+    ("reduce_variance", "axes=[0, 1], keep", &["f32[N, 4]"]),
     ("arg_max", "axis=1", &["f32[N, 4]"]),
     ("arg_max", "axis=1, keep", &["f32[N, 4]"]),
     ("reshape", "shape=[floor(N*M/3), 3]", &["f32[floor(N*M/3)*3]"]),

@@ -72,7 +72,7 @@ fn broken_texts() {
         (
             "anchor",
             "into %5 at 0",
-            "node 2 (conv2d): it is placed, but only the last node of group g0 reaches memory",
+            "node 2 (conv2d): it is placed, but only the last node of group g0 can be",
         ),
         (
             "pad %0 {pads=[0:0, 0:5, 0:0, 0:0]",

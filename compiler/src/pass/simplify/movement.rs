@@ -60,7 +60,9 @@ pub fn rewrite(graph: &mut Graph, id: NodeId) -> Option<NodeId> {
             let before = graph.operands(x)[0];
             Some(make(graph, Op::Pad { pads, value }, &[before], ty, &[id, x]))
         }
-        Op::Reduce { axes, .. } if ty.dtype == from.dtype && axes.iter().all(|&a| is_one(&from.shape[a])) => {
+        Op::Reduce { kind, axes, .. }
+            if kind != ReduceKind::Variance && axes.iter().all(|&a| is_one(&from.shape[a])) =>
+        {
             reshape(graph, id, x, ty)
         }
         Op::Reduce { kind: ReduceKind::Mean, axes, .. } if axes == [2, 3] => mean_of_picture(graph, id, x),

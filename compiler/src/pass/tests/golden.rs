@@ -464,3 +464,74 @@ golden!(
         output dx = %6
     }"#
 );
+
+golden!(
+    statistics_and_sums_of_a_normalisation,
+    "layout, fuse, share",
+    r#"graph g {
+        %0 = input "x" : f32[2, 3, 8, 8]
+        %1 = parameter "w" {init=constant(0.0)} : f32[8, 3, 1, 1]
+        %13 = input "above" : f32[2, 3, 8, 8]
+        %2 = conv2d %13, %1 : f32[2, 8, 8, 8] @conv2.grad
+        %3 = conv2d %0, %1 : f32[2, 8, 8, 8] @conv1
+        %4 = reduce_mean %3 {axes=[0, 2, 3]} : f32[8] @bn1
+        %5 = reduce_variance %3 {axes=[0, 2, 3]} : f32[8] @bn1
+        %6 = parameter "running" {init=constant(0.0), frozen} : f32[8]
+        %7 = add %6, %4 : f32[8] @bn1
+        %8 = reshape %4 {shape=[8, 1, 1]} : f32[8, 1, 1]
+        %9 = sub %3, %8 : f32[2, 8, 8, 8] @bn1.grad
+        %10 = mul %2, %9 : f32[2, 8, 8, 8] @bn1.grad
+        %11 = reduce_sum %10 {axes=[0, 2, 3]} : f32[8] @bn1.grad
+        %12 = reduce_sum %2 {axes=[0, 2, 3]} : f32[8] @bn1.grad
+        output variance = %5
+        output dweight = %11
+        output dbias = %12
+        update %6 = %7
+    }"#
+);
+
+golden!(
+    an_optimizer_in_one_sweep,
+    "fuse, share",
+    r#"graph g {
+        %0 = input "gradient" : f32[4, 6]
+        %1 = input "rate" : f32[]
+        %2 = parameter "w" {init=constant(0.0)} : f32[4, 6]
+        %3 = parameter "first" {init=constant(0.0), frozen} : f32[4, 6]
+        %4 = parameter "second" {init=constant(0.0), frozen} : f32[4, 6]
+        %5 = constant {value=0.5} : f32[]
+        %6 = mul %3, %5 : f32[4, 6]
+        %7 = add %6, %0 : f32[4, 6]
+        %8 = mul %4, %5 : f32[4, 6]
+        %9 = mul %0, %0 : f32[4, 6]
+        %10 = add %8, %9 : f32[4, 6]
+        %11 = sqrt %10 : f32[4, 6]
+        %12 = div %7, %11 : f32[4, 6]
+        %13 = mul %12, %1 : f32[4, 6]
+        %14 = sub %2, %13 : f32[4, 6]
+        update %2 = %14
+        update %3 = %7
+        update %4 = %10
+    }"#
+);
+
+golden!(
+    groups_with_something_between_stay_apart,
+    "fuse, share",
+    r#"graph g {
+        %0 = input "x" : f32[4, 6]
+        %1 = exp %0 : f32[4, 6]
+        %2 = transpose %1 {order=[1, 0]} : f32[6, 4]
+        %3 = neg %2 : f32[6, 4]
+        %4 = transpose %3 {order=[1, 0]} : f32[4, 6]
+        %5 = add %1, %4 : f32[4, 6]
+        %6 = reduce_sum %0 {axes=[0]} : f32[6]
+        %7 = reshape %6 {shape=[1, 6]} : f32[1, 6]
+        %8 = mul %0, %7 : f32[4, 6]
+        %9 = reduce_sum %8 {axes=[0]} : f32[6]
+        output y = %1
+        output z = %5
+        output a = %6
+        output b = %9
+    }"#
+);
