@@ -67,7 +67,7 @@ pub fn memory_slots(inst: &Inst, level: Level) -> u8 {
 }
 
 /// True if the memory operand may be one element for all lanes.
-fn takes_splat(op: Op) -> bool {
+pub fn takes_splat(op: Op) -> bool {
     !matches!(op, Op::MulWide | Op::DivD | Op::BlendImmediate)
 }
 
@@ -146,7 +146,7 @@ fn take_over(inst: &mut Inst, slot: usize, mem: Mem) {
 }
 
 /// True if none of the stores writes where the load reads, as far as one can see.
-fn unharmed(load: &Mem, stores: &[Mem]) -> bool {
+pub fn unharmed(load: &Mem, stores: &[Mem]) -> bool {
     let apart = |s: &Mem| s.base == load.base && (i64::from(s.offset) - i64::from(load.offset)).abs() >= 64;
     stores.len() <= MOST_STORES && stores.iter().all(apart)
 }

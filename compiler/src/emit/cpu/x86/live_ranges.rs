@@ -4,6 +4,7 @@
 use super::fold::last_uses;
 use super::lir::{Function, Op, Reg};
 use super::liveness::{Backward, Variables};
+use super::remake::remakable;
 
 /// Times from the first to the second, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +40,14 @@ impl Interval {
 /// How much more often the inside of a loop runs.
 const ITERATIONS: f32 = 8.0;
 
+/// What is made again instead of kept costs so much less: a memory operand, and nothing is stored.
+const REMAKING: f32 = 1.0 / 16.0;
+
 /// The intervals of all registers, by their beginnings.
 pub fn intervals(f: &Function) -> Vec<Interval> {
     let variables = Variables::new(f);
     let weights = weights(f);
+    let remakable = remakable(f);
     let last = last_uses(f);
     let mut found: Vec<Interval> = vec![];
     for (i, inst) in f.code.iter().enumerate() {
@@ -64,7 +69,8 @@ pub fn intervals(f: &Function) -> Vec<Interval> {
         }
     }
     for interval in &mut found {
-        interval.weight = weights[interval.reg.index()] / (interval.length() + 8) as f32;
+        let share = if remakable[interval.reg.index()].is_some() { REMAKING } else { 1.0 };
+        interval.weight = share * weights[interval.reg.index()] / (interval.length() + 8) as f32;
     }
     found.sort_by_key(Interval::start);
     found

@@ -14,6 +14,7 @@ mod lir;
 mod listing;
 mod live_ranges;
 mod liveness;
+mod remake;
 mod select;
 mod spill;
 mod table;

@@ -1,8 +1,9 @@
 //! Registers that live in the stack frame: loaded before each use, or used from there as a memory
 //! operand; stored after each definition. Constants are made again instead.
 
-use super::fold::{memory_slots, put_memory};
+use super::fold::{memory_slots, put_memory, takes_splat};
 use super::lir::{Base, Class, Function, Inst, Level, Mem, Op, Reg, RegInfo, Width};
+use super::remake::remakable;
 
 /// Where a spilled register's content comes from.
 #[derive(Clone, Copy)]
@@ -27,7 +28,7 @@ pub fn run(f: &mut Function, spilled: &[Reg]) {
                 Some(mem) => put_memory(&mut inst, slot, mem),
                 None => {
                     let spilled = inst.src[slot];
-                    let brief = fetch(f, &mut out, spilled, home);
+                    let brief = fetch(f, &mut out, &homes, spilled, home);
                     inst.src.iter_mut().filter(|r| **r == spilled).for_each(|r| *r = brief);
                 }
             }
@@ -35,15 +36,10 @@ pub fn run(f: &mut Function, spilled: &[Reg]) {
         // What commutes may have changed places; another memory operand is not possible.
         for slot in 0..3 {
             if let Some(home) = inst.src[slot].some().and_then(|r| home_of(&homes, r)) {
-                inst.src[slot] = fetch(f, &mut out, inst.src[slot], home);
+                inst.src[slot] = fetch(f, &mut out, &homes, inst.src[slot], home);
             }
         }
-        if let Some(Mem { base: Base::Register(r), .. }) = inst.mem
-            && let Some(home) = home_of(&homes, r)
-        {
-            let brief = fetch(f, &mut out, r, home);
-            inst.mem = inst.mem.map(|m| Mem { base: Base::Register(brief), ..m });
-        }
+        let mut inst = with_base(f, &mut out, &homes, inst);
         let Some(Home::Frame(mem)) = inst.dst.some().and_then(|d| home_of(&homes, d)) else {
             out.push(inst);
             continue;
@@ -63,16 +59,9 @@ fn home_of(homes: &[Option<Home>], r: Reg) -> Option<Home> {
 
 fn homes(f: &mut Function, spilled: &[Reg]) -> Vec<Option<Home>> {
     let mut homes = vec![None; f.regs.len()];
-    let mut wanted = vec![false; f.regs.len()];
+    let remakable = remakable(f);
     for r in spilled {
-        wanted[r.index()] = true;
-    }
-    for inst in &f.code {
-        let Some(d) = inst.dst.some().filter(|d| wanted[d.index()] && !f.info(*d).variable) else { continue };
-        let constant = inst.mem.is_some_and(|m| m.base == Base::Constants);
-        if matches!(inst.op, Op::Zero | Op::Immediate) || constant && inst.src == [Reg::NONE; 3] {
-            homes[d.index()] = Some(Home::Again(*inst));
-        }
+        homes[r.index()] = remakable[r.index()].map(Home::Again);
     }
     for r in spilled {
         if homes[r.index()].is_none() {
@@ -93,14 +82,23 @@ fn brief(f: &mut Function, info: RegInfo) -> Reg {
 }
 
 /// Brings the content into a register for one instruction.
-fn fetch(f: &mut Function, out: &mut Vec<Inst>, spilled: Reg, home: Home) -> Reg {
+fn fetch(f: &mut Function, out: &mut Vec<Inst>, homes: &[Option<Home>], spilled: Reg, home: Home) -> Reg {
     let info = f.info(spilled);
+    let inst = match home {
+        Home::Frame(mem) => Inst::new(Op::Load, info.width, Reg::NONE, &[]).mem(mem),
+        Home::Again(inst) => with_base(f, out, homes, inst),
+    };
     let dst = brief(f, info);
-    out.push(match home {
-        Home::Frame(mem) => Inst::new(Op::Load, info.width, dst, &[]).mem(mem),
-        Home::Again(inst) => Inst { dst, ..inst },
-    });
+    out.push(Inst { dst, ..inst });
     dst
+}
+
+/// The instruction with the base of its memory operand in a register.
+fn with_base(f: &mut Function, out: &mut Vec<Inst>, homes: &[Option<Home>], inst: Inst) -> Inst {
+    let Some(Mem { base: Base::Register(r), .. }) = inst.mem else { return inst };
+    let Some(home) = home_of(homes, r) else { return inst };
+    let base = Base::Register(fetch(f, out, homes, r, home));
+    Inst { mem: inst.mem.map(|m| Mem { base, ..m }), ..inst }
 }
 
 /// The memory operand that does instead of the source.
@@ -116,7 +114,7 @@ fn foldable(f: &Function, inst: &Inst, slot: usize, home: &Home) -> Option<Mem> 
     match home {
         Home::Frame(mem) => (info.width >= inst.width && inst.width >= Width::Scalar).then_some(*mem),
         Home::Again(i) if i.mem.is_some_and(|m| m.splat) => {
-            let splat = f.level == Level::Avx512 && i.width == inst.width && inst.op != Op::MulWide;
+            let splat = f.level == Level::Avx512 && i.width == inst.width && takes_splat(inst.op);
             i.mem.filter(|_| splat)
         }
         Home::Again(i) => i.mem.filter(|_| i.width == inst.width),
