@@ -77,9 +77,9 @@ const WIDE: [(usize, &[&str]); 2] =
     [(16, &["avx512bw", "avx512dq", "avx512f", "avx512vl", "bmi2", "fma"]), (8, &["avx2", "bmi2", "fma"])];
 
 impl CpuTarget {
-    /// The machine this runs on, with vectors of 128 bits.
+    /// The machine this runs on, with its widest vectors.
     pub fn host() -> CpuTarget {
-        CpuTarget::detect().with_lanes(4)
+        CpuTarget::detect()
     }
 
     /// The target of that name: `native`, `avx512`, …

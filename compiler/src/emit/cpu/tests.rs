@@ -159,7 +159,7 @@ fn functions_are_aligned_and_the_same_each_time() {
 
 #[test]
 fn targets_without_fused_multiply_add_are_refused() {
-    let mut target = CpuTarget::host();
+    let mut target = CpuTarget::host().with_lanes(4);
     target.features.retain(|f| f != "fma");
     if target.architecture == "x86_64" {
         let error = compile(&[], &target, &EmitOptions::default()).expect_err("needs fma");
