@@ -241,7 +241,7 @@ fn tile_speed() {
     let peak = peak_flops();
     let mut shares = vec![];
     for (rows, vectors) in [(5, 2), (6, 2), (4, 2), (3, 3), (4, 3), (10, 1), (12, 1), (14, 1)] {
-        let flops = tile_flops(rows, vectors, &CpuTarget::host());
+        let flops = tile_flops(rows, vectors, &CpuTarget::host().with_lanes(4));
         shares.push(flops / peak);
         let share = 100.0 * flops / peak;
         println!("{rows}x{vectors}: {:.1} of {:.1} GFLOP/s: {share:.0} %", flops / 1e9, peak / 1e9);
@@ -336,7 +336,7 @@ fn a_row_sum_becomes_this_cranelift_ir() {
     check(&k, true);
     let verified = verify(&k).expect("is right");
     let options = EmitOptions { clif: true, asm: false };
-    let code = compile(&[verified], &CpuTarget::host(), &options).expect("compiles");
+    let code = compile(&[verified], &CpuTarget::host().with_lanes(4), &options).expect("compiles");
     let text = code.clif.expect("asked for");
     // The calling convention is the host's.
     insta::assert_snapshot!(text.replace("apple_aarch64", "system_v"));
