@@ -18,8 +18,8 @@ use super::access::Place;
 use super::builder::{Builder, Operand, Scope, is_vectorisable};
 pub(super) use super::conv_split::{Form, Geometry, Problem};
 use super::elementwise::sizes;
-use crate::graph::NodeId;
 use crate::graph::op::{Conv2d, Window};
+use crate::graph::{NodeId, Op};
 use crate::kernel::module::Arg;
 use crate::kernel::{BufferId, Guard, Index, Kernel, Memory};
 
@@ -228,12 +228,17 @@ pub(super) fn rows_of_width<'a>(
         p.strides[2] = width * p.strides[3];
         Some(p)
     };
+    // Indexed by channels, not by pixels: a bias, what normalises. (A vector that elementwise work
+    // takes lies along the columns.)
+    let by_channel = |id: NodeId| {
+        let mut users = scope.members.iter().filter(|m| scope.graph.operands(**m).contains(&id));
+        users.all(|m| matches!(scope.graph.node(*m).op, Op::Conv2d(_) | Op::BatchNorm(_)))
+    };
     let mut operands = std::collections::HashMap::new();
     for (&id, operand) in &scope.operands {
-        let weights = sizes(scope.graph.node(id));
+        let rank = sizes(scope.graph.node(id)).len();
         let operand = match operand {
-            // Parameters of the convolution itself: not indexed by pixels.
-            Operand::Memory(p) if weights.len() < 2 => Operand::Memory(p.clone()),
+            Operand::Memory(p) if rank < 2 && by_channel(id) => Operand::Memory(p.clone()),
             Operand::Memory(p) => Operand::Memory(flat(p)?),
             splat => splat.clone(),
         };
