@@ -245,3 +245,15 @@ fn pooling_of_nan() {
     net.output(dx);
     check(&net);
 }
+
+/// An operand of one dimension lies along the columns: a 1x1 convolution must not take its pixels in rows of another width then.
+#[test]
+fn a_row_added_to_a_point_convolution() {
+    let mut net = Net::new(3);
+    let x = net.input(&[1, 8, 4, 6]);
+    let y = net.conv(x, 8, [1, 1], Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 });
+    let row = net.input(&[6]);
+    let y = net.op(Op::parse("add", "").unwrap(), &[y, row]);
+    net.output(y);
+    check(&net);
+}
