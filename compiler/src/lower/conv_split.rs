@@ -270,7 +270,10 @@ impl Problem<'_> {
         };
         if width <= tile.pixels / 2 && self.rows_align() {
             let rows = (tile.pixels / width).min(height);
-            let rest = if height % rows > 0 { one(height % rows * width) } else { 0.0 };
+            let rest = match height % rows {
+                0 => 0.0,
+                left => one(left * width),
+            };
             return (height / rows) as f64 * one(rows * width) + rest;
         }
         let row: f64 = tiles(width, tile.pixels).iter().map(|&(n, p)| n as f64 * one(p)).sum();

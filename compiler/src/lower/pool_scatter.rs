@@ -54,6 +54,9 @@ struct Pooling {
     count: f64,
 }
 
+/// What is done at a position of a window, given its row and column in the picture.
+type AtPosition<'f> = dyn FnMut(&mut Builder, [usize; 2], [&Index; 2]) + 'f;
+
 impl Pooling {
     /// True if every position belongs to one window at most, and every window lies inside.
     fn tiles(&self) -> bool {
@@ -336,13 +339,7 @@ impl PoolScatter<'_> {
     }
 
     /// Runs `body` for all positions of a window that lie inside.
-    fn over_window(
-        &self,
-        b: &mut Builder,
-        p: &Pooling,
-        window: [&Index; 2],
-        body: &mut dyn FnMut(&mut Builder, [usize; 2], [&Index; 2]),
-    ) {
+    fn over_window(&self, b: &mut Builder, p: &Pooling, window: [&Index; 2], body: &mut AtPosition) {
         for mh in 0..p.kernel[0] {
             let (row, inside) = p.position(b, 0, window[0], mh);
             b.when(inside, |b| {

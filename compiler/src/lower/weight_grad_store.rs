@@ -13,6 +13,12 @@ use super::weight_grad_tile::Task;
 use crate::kernel::module::Arg;
 use crate::kernel::{BufferId, Expr, Guard, Index, Kernel};
 
+/// Stores a sum, given the output channel in its block.
+type Store<'f> = dyn Fn(&mut Builder, Index, Expr) + 'f;
+
+/// Hands the sums of a kernel position and an input over to be stored.
+type HandOver<'f> = dyn FnMut(&mut Builder, &Index, &Index, &Store) + 'f;
+
 impl WeightGrad<'_> {
     /// Stores the sums of a task to `out`, `[O, C·KH·KW]`.
     pub fn store_task(&self, b: &mut Builder, p: &Pieces, task: &Task, sums: BufferId, out: BufferId) {
@@ -36,7 +42,7 @@ impl WeightGrad<'_> {
         p: &Pieces,
         [ob, ib]: [&Index; 2],
         out: BufferId,
-        each: &mut dyn FnMut(&mut Builder, &Index, &Index, &dyn Fn(&mut Builder, Index, Expr)),
+        each: &mut HandOver,
     ) {
         let [positions, inputs] = p.sums;
         b.serial("i", inputs, |b, i| {

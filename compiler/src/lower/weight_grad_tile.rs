@@ -47,6 +47,9 @@ struct Tile {
 /// Where the sum of a block, an input and a channel in the block is in scratch.
 type Cell<'c> = dyn Fn(Index, Index, Index) -> Vec<Index> + 'c;
 
+/// The input for a tap at a pixel.
+type Input<'f> = dyn Fn(&Builder, &Index, [&Index; 2], Index) -> Expr + 'f;
+
 impl WeightGrad<'_> {
     /// The whole body of the kernel; `store` takes the finished sums.
     pub fn task(&self, b: &mut Builder, p: &Pieces, store: &mut dyn FnMut(&mut Builder, &Task, BufferId)) {
@@ -257,7 +260,7 @@ impl WeightGrad<'_> {
         n: &Index,
         [zero, ot]: [Index; 2],
         blocks: usize,
-        x: &dyn Fn(&Builder, &Index, [&Index; 2], Index) -> Expr,
+        x: &Input,
     ) {
         let out_block = chunk.task.first_blocks[0].clone() + ot.clone();
         let [_, _, rows, columns] = [0, 1, 2, 3].map(|i| self.dy.shape[i]);

@@ -89,8 +89,8 @@ impl Apart<'_> {
                 let mut at = at.to_vec();
                 at[self.space.channel.0] = position.clone();
                 self.keep_shared(b, &at);
-                for t in 0..count {
-                    let cell = &cells[v][t][chain];
+                for (t, chains) in cells[v].iter().enumerate() {
+                    let cell = &chains[chain];
                     let value = match term(b, t, v, &at) {
                         Expr::Binary(BinOp::Mul, x, y) => fma(*x, *y, cell.get()),
                         x => add(cell.get(), x),

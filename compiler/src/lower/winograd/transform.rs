@@ -94,15 +94,15 @@ impl Transform {
             }
             let d = |i: usize| Expr::Load(r.inputs, at(i, &lane));
             let e = |i: usize| Expr::Load(r.sums, at(i, &lane));
-            match self.points() {
-                &[p] => {
+            match *self.points() {
+                [p] => {
                     let pp = f32(-p * p);
                     y(b, 0, &lane, scaled(pp.clone(), d(0), d(2)));
                     y(b, 1, &lane, scaled(f32(p), d(1), d(2)));
                     y(b, 2, &lane, scaled(f32(-p), d(1), d(2)));
                     y(b, 3, &lane, scaled(pp, d(1), d(3)));
                 }
-                &[p, q] => {
+                [p, q] => {
                     let (pp, qq) = (p * p, q * q);
                     for (i, k) in [(0, 0), (5, 1)] {
                         let outer = fma(f32(pp * qq), d(k), d(k + 4));

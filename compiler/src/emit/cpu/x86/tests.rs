@@ -47,9 +47,9 @@ fn values_that_wait_for_their_use_are_spilled_and_come_back() {
         let mut data: Vec<f32> = (0..COUNT * lanes).map(|i| i as f32).collect();
         let mut expected = data.clone();
         // Each is computed with a constant from memory, and used when all are there.
-        for i in 0..COUNT * lanes {
+        for (i, e) in expected.iter_mut().enumerate() {
             let mirrored = (COUNT - 1 - i / lanes) * lanes + i % lanes;
-            expected[i] = 3.0f32.mul_add(mirrored as f32, (i / lanes) as f32);
+            *e = 3.0f32.mul_add(mirrored as f32, (i / lanes) as f32);
         }
         run(level, &mut data, (0, 1), |asm, array| {
             let value = |asm: &mut X86, n: i32| {
@@ -103,7 +103,7 @@ fn variables_change_in_loops_and_what_was_got_does_not() {
             asm.set(b, one);
             asm.set(count, first);
             let before = asm.get(b);
-            let again = asm.begin_loop();
+            asm.begin_loop();
             let (x, y, i) = (asm.get(a), asm.get(b), asm.get(count));
             let sum = asm.binary(BinOp::Add, ONE, x, y);
             asm.set(a, y);
@@ -112,7 +112,7 @@ fn variables_change_in_loops_and_what_was_got_does_not() {
             asm.set(count, next);
             asm.store(ONE, place(array, 0), before);
             asm.store(ONE, place(array, 1), x);
-            asm.end_loop(again, next, end);
+            asm.end_loop((), next, end);
             let (x, y) = (asm.get(a), asm.get(b));
             asm.store(ONE, place(array, 2), x);
             asm.store(ONE, place(array, 3), y);
@@ -132,7 +132,7 @@ fn variables_set_in_one_arm_keep_their_value_over_iterations() {
             asm.set(at, array);
             let seven = asm.constant(ONE, 7.0);
             asm.set(last, seven);
-            let again = asm.begin_loop();
+            asm.begin_loop();
             let i = asm.get(count);
             // In the iterations 2 and 5, 3 · iteration; then kept.
             let rest = asm.and_constant(i, 3);
@@ -150,7 +150,7 @@ fn variables_set_in_one_arm_keep_their_value_over_iterations() {
             asm.set(at, moved);
             let next = asm.add_constant(i, 1);
             asm.set(count, next);
-            asm.end_loop(again, next, end);
+            asm.end_loop((), next, end);
         });
         assert_eq!(data, [7.0, 7.0, 2.0, 2.0, 2.0, 2.0, 6.0, 6.0]);
     }
