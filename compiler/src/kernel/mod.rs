@@ -127,6 +127,15 @@ impl Guard {
             .map(Guard)
             .collect()
     }
+
+    /// `i < 0` and `i >= high`, of which one holds where `i` is outside; those that never hold are left out.
+    pub fn outside(i: &Index, high: i64, extents: &Extents) -> Vec<Guard> {
+        [Index::from(-1i64) - i.clone(), i.clone() - high]
+            .into_iter()
+            .filter(|g| g.range(extents).1 >= 0)
+            .map(Guard)
+            .collect()
+    }
 }
 
 /// A statement.

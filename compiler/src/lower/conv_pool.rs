@@ -113,15 +113,7 @@ impl ConvGroup<'_> {
         let [height, width] = self.geometry.conv;
         b.serial("r", self.geometry.conv_rows, |b, r| {
             let row = task.first_conv_row.clone() + r.clone();
-            let (low, high) = row.range(b.extents());
-            let mut outside = vec![];
-            if low < 0 {
-                outside.push(Guard(Index::from(-1i64) - row.clone()));
-            }
-            if high >= height as i64 {
-                outside.push(Guard(row.clone() - height));
-            }
-            for guard in outside {
+            for guard in Guard::outside(&row, height as i64, b.extents()) {
                 b.when(vec![guard], |b| {
                     b.serial("c", width, |b, c| self.fill(b, rows, &r, c + left, kind));
                 });

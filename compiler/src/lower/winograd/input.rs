@@ -72,7 +72,6 @@ impl Winograd<'_> {
         let [above, left] = self.problem.before;
         b.unroll("i", size, |b, i| {
             let row = tile_row.clone() * stride as i64 + i.clone() - above;
-            let (low, high) = row.range(b.extents());
             let inside = Guard::between(&row, 0, height as i64, b.extents());
             b.when(inside, |b| {
                 self.transform.input(
@@ -94,14 +93,7 @@ impl Winograd<'_> {
                     },
                 );
             });
-            let mut outside = vec![];
-            if low < 0 {
-                outside.push(Guard(Index::from(-1i64) - row.clone()));
-            }
-            if high >= height as i64 {
-                outside.push(Guard(row.clone() - height));
-            }
-            for guard in outside {
+            for guard in Guard::outside(&row, height as i64, b.extents()) {
                 b.when(vec![guard], |b| {
                     b.unroll("j", size, |b, j| {
                         b.vector(self.lanes, |b, lane| {

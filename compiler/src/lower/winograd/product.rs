@@ -66,12 +66,14 @@ impl Winograd<'_> {
         };
         self.each_sum(b, size, &mut |b, sum| b.store(registers.sums, sum, f32(0.0)));
         let (channels, block) = (self.problem.input[0], self.geometry.block);
-        b.serial("ic", channels / block, |b, ic| self.steps(b, &registers, at, size, &ic, block, operands));
+        let [group, product, first] = at;
+        b.serial("ic", channels / block, |b, ic| {
+            self.steps(b, &registers, [group, product, first, &ic], size, block, operands);
+        });
         if channels % block > 0 {
             let last = Index::from(channels / block);
-            self.steps(b, &registers, at, size, &last, channels % block, operands);
+            self.steps(b, &registers, [group, product, first, &last], size, channels % block, operands);
         }
-        let [_, product, first] = at;
         self.each_sum(b, size, &mut |b, sum| {
             let tile = first.clone() + sum[0].clone();
             let channel = sum[1].clone() * lanes as i64 + sum[2].clone();
@@ -90,14 +92,12 @@ impl Winograd<'_> {
     }
 
     /// The multiply-adds of a block of input channels.
-    #[allow(clippy::too_many_arguments)]
     fn steps(
         &self,
         b: &mut Builder,
         registers: &Registers,
-        [group, product, first]: [&Index; 3],
+        [group, product, first, block]: [&Index; 4],
         size: usize,
-        block: &Index,
         channels: usize,
         operands: &Operands,
     ) {
