@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nnc_compiler::graph::{Graph, Op, interpret};
+use nnc_compiler::lower::algorithm::LowerOptions;
 use nnc_compiler::target::CpuTarget;
 use nnc_dsl::SourceMap;
 use nnc_runtime::program::{Port, Program};
@@ -18,7 +19,7 @@ use nnc_runtime::session::{LaunchTimes, check_parameters};
 use nnc_runtime::{Executable, Pool, Session};
 
 use crate::error::Result;
-use crate::{Error, Options, Precision, Tensor, TensorView, pipeline};
+use crate::{Error, Options, Tensor, TensorView, pipeline};
 
 /// A kind of back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -108,7 +109,7 @@ pub fn backend(options: &Options) -> Arc<dyn Backend> {
     match options.chosen_device() {
         Device::Cpu => {
             let pool = Arc::new(Pool::new(options.thread_count()));
-            Arc::new(Cpu { target: options.chosen_target(), precision: options.chosen_precision(), pool })
+            Arc::new(Cpu { target: options.chosen_target(), how: options.lowering(), pool })
         }
         Device::Reference => Arc::new(Reference),
     }
@@ -117,13 +118,13 @@ pub fn backend(options: &Options) -> Arc<dyn Backend> {
 /// Compiled code on a thread pool.
 struct Cpu {
     target: CpuTarget,
-    precision: Precision,
+    how: LowerOptions,
     pool: Arc<Pool>,
 }
 
 impl Backend for Cpu {
     fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
-        let program = compile(job.graph, &self.target, self.precision, job.sources, job.training_only)?;
+        let program = compile(job.graph, &self.target, &self.how, job.sources, job.training_only)?;
         Ok(Box::new(load_program(program, job.parameters, self.pool.clone())?))
     }
 }
@@ -132,12 +133,12 @@ impl Backend for Cpu {
 pub fn compile(
     graph: &Graph,
     target: &CpuTarget,
-    precision: Precision,
+    how: &LowerOptions,
     sources: &SourceMap,
     training_only: &[String],
 ) -> Result<Program> {
     let (graph, _) = pipeline::optimize(graph, target);
-    let module = pipeline::lower(&graph, target, precision, sources)?;
+    let module = pipeline::lower(&graph, target, how, sources)?;
     let mut program = pipeline::emit(&module, &pipeline::plan(&module), target, false)?.program;
     program.training_only = training_only.to_vec();
     Ok(program)

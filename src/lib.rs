@@ -42,6 +42,7 @@ pub mod report;
 pub mod source;
 pub mod stages;
 pub mod train;
+pub mod tune;
 pub mod weights;
 
 pub use device::{Device, LaunchTime};

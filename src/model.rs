@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nnc_compiler::graph::specialise::SpecialiseError;
 use nnc_compiler::graph::{Bindings, Dim, Graph, Op, TensorType};
+use nnc_compiler::lower::algorithm::Choices;
 use nnc_compiler::pass::Report;
 use nnc_dsl::{Diagnostic, SourceMap};
 use nnc_runtime::program::{MAGIC, Parameter, Port, Program};
@@ -76,6 +77,11 @@ impl Network {
         &self.options
     }
 
+    /// The same net, compiled with these algorithms for its convolutions: [`Options::choices`].
+    pub fn with_choices(&self, choices: Choices) -> Network {
+        Network { options: self.options.clone().choices(choices), ..self.clone() }
+    }
+
     /// Inputs in source order.
     pub fn inputs(&self) -> Vec<TensorSpec> {
         self.specs(self.graph.inputs())
@@ -98,6 +104,12 @@ impl Network {
     /// Parameters that only the training variant has; a weights file may have them.
     pub fn training_only(&self) -> &[TensorSpec] {
         &self.training_only
+    }
+
+    /// Layers that the options choose algorithms for and the net does not have.
+    pub fn unknown_choices(&self) -> Vec<String> {
+        let has = |name: &str| self.graph.ids().any(|n| self.graph.node(n).name == name);
+        self.options.chosen_algorithms().keys().filter(|n| !has(n)).cloned().collect()
     }
 
     /// The symbols among its sizes that are not set.
@@ -137,7 +149,7 @@ impl Network {
         let program = device::compile(
             &self.graph,
             &self.options.chosen_target(),
-            self.options.chosen_precision(),
+            &self.options.lowering(),
             &self.sources,
             &self.training_only_names(),
         )?;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use nnc_compiler::lower::algorithm::{Choices, Convolutions, LowerOptions};
 use nnc_compiler::target::CpuTarget;
 
 use crate::Device;
@@ -29,6 +31,7 @@ pub struct Options {
     sets: BTreeMap<String, String>,
     threads: usize,
     precision: Precision,
+    choices: Option<Arc<Choices>>,
     device: Device,
     target: Option<CpuTarget>,
     training: bool,
@@ -61,6 +64,13 @@ impl Options {
     /// How exact results must be.
     pub fn precision(mut self, precision: Precision) -> Options {
         self.precision = precision;
+        self
+    }
+
+    /// Algorithms of convolutions by layer, in place of the cost model's; [`tune`](crate::tune::tune) measures them.
+    /// With [`Precision::Strict`] they do not count.
+    pub fn choices(mut self, choices: Choices) -> Options {
+        self.choices = Some(Arc::new(choices));
         self
     }
 
@@ -109,6 +119,22 @@ impl Options {
     /// How exact results must be.
     pub fn chosen_precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Algorithms of convolutions by layer; none where they are the cost model's.
+    pub fn chosen_algorithms(&self) -> &Choices {
+        static NONE: Choices = Choices::new();
+        self.choices.as_deref().unwrap_or(&NONE)
+    }
+
+    /// How graphs are lowered: who chooses the algorithms of convolutions.
+    pub fn lowering(&self) -> LowerOptions {
+        let convolutions = match (self.precision, &self.choices) {
+            (Precision::Strict, _) => Convolutions::Direct,
+            (Precision::Default, Some(choices)) => Convolutions::Measured(choices.clone()),
+            (Precision::Default, None) => Convolutions::Fastest,
+        };
+        LowerOptions { convolutions }
     }
 
     /// Where it runs.

@@ -9,7 +9,7 @@ use nnc_compiler::emit::cpu::EmitOptions;
 use nnc_compiler::emit::{self, Emitted};
 use nnc_compiler::graph::Graph;
 use nnc_compiler::kernel::module::Module;
-use nnc_compiler::lower::algorithm::{Convolutions, LowerOptions};
+use nnc_compiler::lower::algorithm::LowerOptions;
 use nnc_compiler::lower::{self, LowerError};
 use nnc_compiler::pass::{self, Report};
 use nnc_compiler::plan::{self, Plan};
@@ -18,7 +18,7 @@ use nnc_dsl::SourceMap;
 
 use crate::error::{Result, SourceError};
 use crate::source::read_text;
-use crate::{Error, Options, Precision, Source};
+use crate::{Error, Options, Source};
 
 /// Builds a net of a source. The map that comes back has the texts of all files it uses.
 pub fn build(source: &Source, options: &Options) -> Result<(Built, Arc<SourceMap>)> {
@@ -42,18 +42,9 @@ pub fn optimize(graph: &Graph, target: &CpuTarget) -> (Graph, Vec<Report>) {
     (graph, reports)
 }
 
-/// How graphs are lowered for a precision.
-pub fn lowering(precision: Precision) -> LowerOptions {
-    let convolutions = match precision {
-        Precision::Default => Convolutions::Fastest,
-        Precision::Strict => Convolutions::Direct,
-    };
-    LowerOptions { convolutions }
-}
-
 /// Lowers a graph that was optimised for the same target to kernels, in an order that needs little memory.
-pub fn lower(graph: &Graph, target: &CpuTarget, precision: Precision, sources: &SourceMap) -> Result<Module> {
-    let lowered = lower::lower_with(graph, target, &lowering(precision), Some(sources));
+pub fn lower(graph: &Graph, target: &CpuTarget, how: &LowerOptions, sources: &SourceMap) -> Result<Module> {
+    let lowered = lower::lower_with(graph, target, how, Some(sources));
     let mut module = lowered.map_err(|e| match e {
         LowerError::Invalid { .. } => Error::Internal(e.to_string()),
         e => Error::Options(e.to_string()),

@@ -97,8 +97,7 @@ pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String>
     let network = network.specialise(&batch)?;
     network.require_sizes()?;
     let target = options.chosen_target();
-    let module =
-        pipeline::lower(&network.optimized().0, &target, options.chosen_precision(), network.sources())?;
+    let module = pipeline::lower(&network.optimized().0, &target, &options.lowering(), network.sources())?;
     if *stage == Stage::Kernels {
         return Ok(module.to_string());
     }

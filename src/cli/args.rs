@@ -2,10 +2,13 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use nnc::compiler::lower::algorithm::Choices;
 use nnc::compiler::target::CpuTarget;
 use nnc::source::{MAX_SOURCE_BYTES, text_of};
+use nnc::tune::Tuning;
 use nnc::{Device, Error, Network, Options, Precision, Source};
 
 use super::terminal;
@@ -49,6 +52,9 @@ pub struct CompileArgs {
     /// `x86-64-fma` (`fma`)
     #[arg(long, value_name = "CPU", default_value = "native")]
     target_cpu: CpuTarget,
+    /// Algorithms of convolutions that `nnc compile --tune` has measured
+    #[arg(long, value_name = "FILE", value_parser = tuned)]
+    tuned: Option<Arc<Choices>>,
 }
 
 impl CompileArgs {
@@ -56,7 +62,10 @@ impl CompileArgs {
     pub fn options(&self, options: Options) -> Options {
         let strict = self.precision == "strict";
         let options = options.precision(if strict { Precision::Strict } else { Precision::Default });
-        let options = options.target(self.target_cpu.clone());
+        let mut options = options.target(self.target_cpu.clone());
+        if let Some(choices) = &self.tuned {
+            options = options.choices(Choices::clone(choices));
+        }
         match self.threads {
             Some(n) => options.threads(n as usize),
             None => options,
@@ -82,6 +91,11 @@ impl RunArgs {
         let device = self.device.parse().unwrap_or(Device::Cpu);
         self.compile.options(options).device(device)
     }
+}
+
+/// What was measured, for clap.
+fn tuned(path: &str) -> Result<Arc<Choices>, String> {
+    Ok(Arc::new(Tuning::open(path).map_err(|e| e.to_string())?.choices()))
 }
 
 /// `NAME=VALUE`, for clap.
@@ -114,6 +128,13 @@ pub fn build(source: &Source, options: &Options) -> nnc::error::Result<Network> 
     if !network.warnings().is_empty() {
         let text = nnc::error::render_diagnostics(network.sources(), network.warnings(), terminal::color());
         terminal::error_line(&text);
+    }
+    let unknown = network.unknown_choices();
+    if !unknown.is_empty() {
+        terminal::warn(&format!(
+            "--tuned is about layers that the net does not have: {}",
+            unknown.join(", ")
+        ));
     }
     Ok(network)
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nnc::data::made_up;
 use nnc::report::profile::{Profile, median};
 use nnc::train::checkpoint::Checkpoint;
 use nnc::train::{Trainer, TrainerOptions};
-use nnc::{DType, Error, LaunchTime, Model, Network, Options, Source, Tensor, TensorSpec};
+use nnc::{Error, LaunchTime, Model, Network, Options, Source, Tensor};
 
 use super::args::{NetArgs, RunArgs, build, open_source, with_known_sizes};
 use super::progress::Progress;
@@ -125,7 +126,7 @@ impl Subject {
             name: network.name().to_string(),
             batch: batch_size(network),
             macs: nnc::report::summary::summary(network).totals.macs,
-            inputs: made_up_inputs(network.inputs(), None),
+            inputs: made_up::inputs(&network.inputs(), None),
             what: What::Inference(network.initialize(0)?),
         })
     }
@@ -137,7 +138,7 @@ impl Subject {
             name: trainer.settings().net.clone(),
             batch: trainer.settings().batch,
             macs: 0,
-            inputs: made_up_inputs(trainer.inputs().to_vec(), trainer.classes()),
+            inputs: made_up::inputs(trainer.inputs(), trainer.classes()),
             what: What::Training(Box::new((trainer, start))),
         })
     }
@@ -170,31 +171,6 @@ impl Subject {
 /// The first size of the first input.
 fn batch_size(network: &Network) -> usize {
     network.inputs().first().and_then(|i| i.ty.shape.first()?.size()).unwrap_or(1)
-}
-
-/// Numbers from -1 to 1 (or, for integers, classes in turn, or 0), the same every time.
-fn made_up_inputs(specs: Vec<TensorSpec>, classes: Option<usize>) -> BTreeMap<String, Tensor> {
-    let make = |dtype: DType, shape: &[usize]| {
-        let mut tensor = Tensor::zeros(dtype, shape);
-        let mut state = 1u32;
-        match &mut tensor {
-            Tensor::F32(a) => {
-                // A linear congruential generator (Numerical Recipes) is random enough for timing.
-                a.mapv_inplace(|_| {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-                });
-            }
-            Tensor::I32(a) => {
-                let classes = classes.unwrap_or(1).max(1);
-                a.iter_mut().enumerate().for_each(|(i, v)| *v = (i % classes) as i32);
-            }
-            _ => {}
-        }
-        tensor
-    };
-    let sizes = |ty: &nnc::compiler::graph::TensorType| ty.sizes().unwrap_or_default();
-    specs.into_iter().map(|i| (i.name, make(i.ty.dtype, &sizes(&i.ty)))).collect()
 }
 
 fn time_runs(subject: &mut Subject, runs: Option<u32>) -> Outcome<Vec<Duration>> {

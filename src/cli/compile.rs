@@ -1,9 +1,11 @@
 //! `nnc compile`: a program file, or the text of any station on the way to it.
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nnc::Network;
 use nnc::stages::{self, Stage};
+use nnc::tune::tune;
 
 use super::args::{CompileArgs, NetArgs, build, open_source, with_known_sizes};
 use super::progress::Progress;
@@ -15,6 +17,9 @@ use super::{Outcome, terminal};
 Examples:
   nnc compile vgg.nn                          writes vgg.nncp
   nnc compile vgg.nn --set N=8 -o vgg8.nncp   for batches of 8 pictures
+  nnc compile vgg.nn --tune                   measures the algorithms of convolutions on this machine,
+                                              writes vgg.nncp and vgg.tune.json
+  nnc compile vgg.nn --tuned vgg.tune.json    the same program, without measuring again
   nnc compile lenet.nn --emit fused           print the graph after fusion
   nnc compile lenet.nn --emit kernels         print the loop nests
   nnc compile lenet.nn --emit-after fold_batch_norm
@@ -36,11 +41,18 @@ pub struct Args {
     /// Print the graph after the pass of that name
     #[arg(long, value_name = "PASS")]
     emit_after: Option<String>,
+    /// Measure on this machine which algorithm is the fastest for each convolution, use it, and write what was
+    /// measured beside the program (NAME.tune.json, for --tuned)
+    #[arg(long, conflicts_with_all = ["emit", "emit_after", "tuned"])]
+    tune: bool,
     #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
     how: CompileArgs,
 }
+
+/// How long `--tune` measures.
+const MEASURED: Duration = Duration::from_secs(5);
 
 pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
@@ -55,13 +67,16 @@ pub fn run(args: &Args) -> Outcome {
         return terminal::write_or_print(args.output.as_deref(), &text);
     }
 
+    let output = args.output.clone().unwrap_or_else(|| default_output(&args.file));
+    let mut network = with_known_sizes(build(&source, &options)?)?;
+    if args.tune {
+        network = tuned(network, &output)?;
+    }
     let start = Instant::now();
-    let network = with_known_sizes(build(&source, &options)?)?;
     let progress = Progress::busy("compiling");
     let compiled = network.compile()?;
     drop(progress);
     let time = start.elapsed();
-    let output = args.output.clone().unwrap_or_else(|| default_output(&args.file));
     let program = compiled.program();
     if output.as_os_str() == "-" {
         let mut bytes = vec![];
@@ -81,8 +96,24 @@ pub fn run(args: &Args) -> Outcome {
     ))
 }
 
+/// The net with the algorithms that were the fastest; writes what was measured beside the output.
+fn tuned(network: Network, output: &Path) -> Outcome<Network> {
+    let progress = Progress::busy("measuring");
+    let tuning = tune(&network, MEASURED)?;
+    drop(progress);
+    let table = tuning.to_string();
+    if output.as_os_str() == "-" {
+        terminal::note(&format!("measured, in milliseconds:\n{table}"));
+    } else {
+        let path = output.with_extension("tune.json");
+        tuning.save(&path)?;
+        terminal::print(&format!("{table}{}: what was measured, in milliseconds\n", path.display()))?;
+    }
+    Ok(network.with_choices(tuning.choices()))
+}
+
 /// `dir/vgg.nn` is compiled to `vgg.nncp` in the current folder, standard input to `program.nncp`.
-fn default_output(file: &std::path::Path) -> PathBuf {
+fn default_output(file: &Path) -> PathBuf {
     let stem = file.file_stem().filter(|s| *s != "-").unwrap_or("program".as_ref());
     PathBuf::from(stem).with_extension("nncp")
 }

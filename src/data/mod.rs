@@ -12,6 +12,7 @@ pub mod folder;
 pub mod idx;
 pub mod image;
 pub mod labels;
+pub mod made_up;
 pub mod npy;
 pub mod npz;
 pub mod pictures;

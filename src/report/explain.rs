@@ -11,8 +11,8 @@ use nnc_dsl::SourceMap;
 
 use super::place;
 use super::table::bytes;
+use crate::Network;
 use crate::error::Result;
-use crate::{Network, pipeline};
 
 /// The pass whose remarks stand with the groups.
 const FUSION: &str = "fuse";
@@ -103,7 +103,7 @@ fn algorithm(out: &mut String, network: &Network, graph: &Graph, i: usize, prepa
     let nodes = &graph.groups[i].nodes;
     let conv = nodes.iter().find(|&&n| matches!(graph.node(n).op, Op::Conv2d(_)));
     let known = conv.is_some_and(|&n| prepared.contains(&graph.operands(n)[1]));
-    let options = pipeline::lowering(network.options().chosen_precision());
+    let options = network.options().lowering();
     if let Some(chosen) = algorithm_of(graph, nodes, known, &network.options().chosen_target(), &options) {
         let _ = writeln!(out, "  by {chosen}");
     }

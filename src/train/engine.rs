@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nnc_compiler::graph::interpret::{self, Precision};
 use nnc_compiler::graph::{Graph, Op};
+use nnc_compiler::lower::algorithm::LowerOptions;
 use nnc_compiler::target::CpuTarget;
 use nnc_dsl::SourceMap;
 use nnc_runtime::{Executable, Pool, Session, Trainable};
@@ -35,7 +36,7 @@ pub(super) trait Engine: Send {
 pub(super) struct Bench {
     device: Device,
     target: CpuTarget,
-    precision: crate::Precision,
+    how: LowerOptions,
     pool: Arc<Pool>,
     sources: Arc<SourceMap>,
 }
@@ -46,7 +47,7 @@ impl Bench {
         let threads = if options.chosen_device() == Device::Cpu { options.thread_count() } else { 1 };
         let pool = Arc::new(Pool::new(threads));
         let (device, target) = (options.chosen_device(), options.chosen_target());
-        Bench { device, target, precision: options.chosen_precision(), pool, sources }
+        Bench { device, target, how: options.lowering(), pool, sources }
     }
 
     /// Makes of a graph what the device runs.
@@ -54,7 +55,7 @@ impl Bench {
         let executable = match self.device {
             Device::Reference => None,
             Device::Cpu => {
-                let program = device::compile(graph, &self.target, self.precision, &self.sources, &[])?;
+                let program = device::compile(graph, &self.target, &self.how, &self.sources, &[])?;
                 Some(Executable::load(program).map_err(|e| Error::Program(e.to_string()))?)
             }
         };

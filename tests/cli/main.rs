@@ -8,3 +8,4 @@ mod programs;
 mod reports;
 mod support;
 mod training;
+mod tune;

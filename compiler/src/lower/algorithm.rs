@@ -16,7 +16,10 @@
 //! The cheapest wins; direct wins ties. What was chosen shows in the kernel's name (`conv2d_winograd4_relu`)
 //! and in `nnc explain`. `nnc bench --profile` is the check.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use super::winograd::geometry::{Problem, pool_fits};
 use super::winograd::transform::Transform;
@@ -52,8 +55,36 @@ pub enum Algorithm {
     Winograd(Transform),
 }
 
+impl Algorithm {
+    /// All algorithms.
+    pub const ALL: [Algorithm; 3] =
+        [Algorithm::Direct, Algorithm::Winograd(Transform::F2), Algorithm::Winograd(Transform::F4)];
+
+    /// A word for files and tables: `direct`, `winograd2`, `winograd4`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Direct => "direct",
+            Algorithm::Winograd(Transform::F2) => "winograd2",
+            Algorithm::Winograd(Transform::F4) => "winograd4",
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Algorithm, String> {
+        let names: Vec<&str> = Algorithm::ALL.iter().map(|a| a.name()).collect();
+        let found = Algorithm::ALL.into_iter().find(|a| a.name() == s);
+        found.ok_or_else(|| format!("expected an algorithm ({}), found `{s}`", names.join(", ")))
+    }
+}
+
+/// Algorithms by the name of the layer: what was measured to be fastest.
+pub type Choices = BTreeMap<String, Algorithm>;
+
 /// Who chooses the algorithms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Convolutions {
     /// The cost model.
     #[default]
@@ -62,10 +93,12 @@ pub enum Convolutions {
     Direct,
     /// This one wherever it can be used: for tests and measurements.
     Always(Algorithm),
+    /// Somebody who has measured them; the cost model, for layers that are not named.
+    Measured(Arc<Choices>),
 }
 
 /// Options of lowering.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LowerOptions {
     /// Who chooses the algorithms of convolutions.
     pub convolutions: Convolutions,
@@ -104,10 +137,14 @@ pub fn algorithm_of(
     if pools.is_some_and(|w| !pool_fits(w, [height, width])) {
         return None;
     }
-    Some(match options.convolutions {
+    let model = || algorithm(&problem, prepared, target);
+    Some(match &options.convolutions {
         Convolutions::Direct => Algorithm::Direct,
-        Convolutions::Always(a) => a,
-        Convolutions::Fastest => algorithm(&problem, prepared, target),
+        Convolutions::Always(a) => *a,
+        Convolutions::Fastest => model(),
+        Convolutions::Measured(choices) => {
+            choices.get(&graph.node(anchor).name).copied().unwrap_or_else(model)
+        }
     })
 }
 
