@@ -1,0 +1,309 @@
+//! Global memory: buffers that know what was written, and by whom.
+
+use crate::error::{Error, Fault, Place};
+use crate::shadow::{Conflict, Other, Shadow, Who};
+
+/// Alignment of every buffer, as `cuMemAlloc` gives it.
+const ALIGN: u32 = 256;
+/// log2 of the addresses between buffers: an offset that leaves one is in none.
+const WINDOW: u32 = 40;
+
+/// A buffer of a [`Memory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Buffer(u32);
+
+impl Buffer {
+    /// The address of its first byte.
+    pub fn address(self) -> u64 {
+        (u64::from(self.0) + 1) << WINDOW
+    }
+}
+
+/// An element type of buffers: bytes in the order of the GPU (little-endian).
+pub trait Element: Copy {
+    /// Size in bytes.
+    const BYTES: usize;
+    /// Appends the value.
+    fn put(self, out: &mut Vec<u8>);
+    /// The value of these bytes, which are as many as it has.
+    fn get(bytes: &[u8]) -> Self;
+}
+
+macro_rules! elements {
+    ($($t:ty),*) => {$(
+        impl Element for $t {
+            const BYTES: usize = size_of::<$t>();
+            fn put(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+            fn get(bytes: &[u8]) -> Self {
+                let mut array = [0; size_of::<$t>()];
+                array.copy_from_slice(bytes);
+                Self::from_le_bytes(array)
+            }
+        }
+    )*};
+}
+
+elements!(u8, i8, u16, i16, u32, i32, u64, i64, f32, half::f16, half::bf16);
+
+/// Which bytes were written.
+enum Written {
+    All,
+    /// A bit a byte, and how many are missing.
+    Some {
+        bits: Vec<u64>,
+        missing: usize,
+    },
+}
+
+impl Written {
+    fn none(bytes: usize) -> Written {
+        Written::Some { bits: vec![0; bytes.div_ceil(64)], missing: bytes }
+    }
+
+    /// `size` is at most 16 and `offset` a multiple of it, so that all its bits are in one word.
+    fn has(&self, offset: usize, size: usize) -> bool {
+        match self {
+            Written::All => true,
+            Written::Some { bits, .. } => {
+                let mask = ((1u64 << size) - 1) << (offset % 64);
+                bits[offset / 64] & mask == mask
+            }
+        }
+    }
+
+    fn add(&mut self, offset: usize, size: usize) {
+        let Written::Some { bits, missing } = self else { return };
+        let mask = ((1u64 << size) - 1) << (offset % 64);
+        let word = &mut bits[offset / 64];
+        *missing -= (mask & !*word).count_ones() as usize;
+        *word |= mask;
+        if *missing == 0 {
+            *self = Written::All;
+        }
+    }
+
+    fn first_missing(&self, bytes: usize) -> Option<usize> {
+        match self {
+            Written::All => None,
+            Written::Some { bits, .. } => (0..bytes).find(|&i| bits[i / 64] >> (i % 64) & 1 == 0),
+        }
+    }
+}
+
+struct Storage {
+    name: String,
+    data: Vec<u8>,
+    written: Written,
+    shadow: Shadow,
+    /// The last launches (by their first interval) that wrote it, and that read it by `ld.global.nc`.
+    write_launch: u32,
+    read_only_launch: u32,
+}
+
+/// The GPU's global memory. Buffers are apart from each other: an access outside one is a fault.
+#[derive(Default)]
+pub struct Memory {
+    buffers: Vec<Storage>,
+    /// The last interval that was given to a block.
+    interval: u32,
+}
+
+impl Memory {
+    /// Without buffers.
+    pub fn new() -> Memory {
+        Memory::default()
+    }
+
+    fn add(&mut self, name: &str, data: Vec<u8>, written: Written) -> Buffer {
+        let shadow = Shadow::default();
+        let name = name.to_string();
+        self.buffers.push(Storage { name, data, written, shadow, write_launch: 0, read_only_launch: 0 });
+        Buffer(self.buffers.len() as u32 - 1)
+    }
+
+    /// A buffer of this many bytes that nothing has written: reading it is a fault.
+    pub fn allocate(&mut self, name: &str, bytes: usize) -> Buffer {
+        self.add(name, vec![0xcd; bytes], Written::none(bytes))
+    }
+
+    /// A buffer that holds these values.
+    pub fn upload<T: Element>(&mut self, name: &str, values: &[T]) -> Buffer {
+        let mut data = Vec::with_capacity(values.len() * T::BYTES);
+        values.iter().for_each(|v| v.put(&mut data));
+        self.add(name, data, Written::All)
+    }
+
+    /// Writes values over the start of a buffer.
+    ///
+    /// # Errors
+    /// If it is too small.
+    pub fn write<T: Element>(&mut self, buffer: Buffer, values: &[T]) -> Result<(), Error> {
+        let storage = self.storage(buffer)?;
+        let bytes = values.len() * T::BYTES;
+        if bytes > storage.data.len() {
+            let message = format!("has {} bytes, {bytes} are written", storage.data.len());
+            return Err(Error::Memory { buffer: storage.name.clone(), message });
+        }
+        let mut data = Vec::with_capacity(bytes);
+        values.iter().for_each(|v| v.put(&mut data));
+        storage.data[..bytes].copy_from_slice(&data);
+        (0..bytes).for_each(|i| storage.written.add(i, 1));
+        Ok(())
+    }
+
+    /// All values of a buffer.
+    ///
+    /// # Errors
+    /// If not all of its bytes were written, or its size is no multiple of the type's.
+    pub fn download<T: Element>(&mut self, buffer: Buffer) -> Result<Vec<T>, Error> {
+        let storage = self.storage(buffer)?;
+        let message = match storage.written.first_missing(storage.data.len()) {
+            Some(byte) => format!("byte {byte} of {} was never written", storage.data.len()),
+            None if !storage.data.len().is_multiple_of(T::BYTES) => {
+                format!("{} bytes are no multiple of {}", storage.data.len(), T::BYTES)
+            }
+            None => return Ok(storage.data.chunks_exact(T::BYTES).map(T::get).collect()),
+        };
+        Err(Error::Memory { buffer: storage.name.clone(), message })
+    }
+
+    /// Makes a buffer's contents undefined again, as memory is that another value takes over.
+    ///
+    /// # Errors
+    /// If it is a buffer of another memory.
+    pub fn forget(&mut self, buffer: Buffer) -> Result<(), Error> {
+        let storage = self.storage(buffer)?;
+        storage.written = Written::none(storage.data.len());
+        Ok(())
+    }
+
+    /// Size of a buffer in bytes.
+    ///
+    /// # Errors
+    /// If it is a buffer of another memory.
+    pub fn bytes(&mut self, buffer: Buffer) -> Result<usize, Error> {
+        self.storage(buffer).map(|s| s.data.len())
+    }
+
+    fn storage(&mut self, buffer: Buffer) -> Result<&mut Storage, Error> {
+        let missing =
+            || Error::Memory { buffer: format!("{buffer:?}"), message: "is not of this memory".into() };
+        self.buffers.get_mut(buffer.0 as usize).ok_or_else(missing)
+    }
+
+    /// A fresh number for a block's time between two barriers.
+    pub(crate) fn next_interval(&mut self) -> u32 {
+        self.interval += 1;
+        self.interval
+    }
+
+    fn locate(&mut self, address: u64, size: u32) -> Result<(&mut Storage, usize), Fault> {
+        let index = (address >> WINDOW).wrapping_sub(1);
+        let offset = address & ((1 << WINDOW) - 1);
+        // Just before a buffer's start the address is in its predecessor's window.
+        let before = (1u64 << WINDOW) - offset < 1 << 30;
+        let (index, offset) = if before {
+            (index.wrapping_add(1), offset as i64 - (1 << WINDOW))
+        } else {
+            (index, offset as i64)
+        };
+        let Some(storage) = usize::try_from(index).ok().and_then(|i| self.buffers.get_mut(i)) else {
+            return Err(Fault::WildAddress(address));
+        };
+        let bytes = storage.data.len() as u64;
+        if offset < 0 || offset as u64 + u64::from(size) > bytes {
+            let place = Place { name: storage.name.clone(), offset };
+            return Err(Fault::OutOfBounds { place, size, bytes });
+        }
+        if offset % i64::from(size) != 0 {
+            let place = Place { name: storage.name.clone(), offset };
+            return Err(Fault::Misaligned { place, size, align: ALIGN });
+        }
+        Ok((storage, offset as usize))
+    }
+
+    /// The address must be in a buffer and a multiple of this size.
+    pub(crate) fn check_aligned(&mut self, address: u64, size: u32) -> Result<(), Fault> {
+        let (storage, offset) = self.locate(address, 1)?;
+        if offset % size as usize == 0 {
+            return Ok(());
+        }
+        let place = Place { name: storage.name.clone(), offset: offset as i64 };
+        Err(Fault::Misaligned { place, size, align: ALIGN })
+    }
+
+    /// The bytes that a thread reads.
+    pub(crate) fn load(
+        &mut self,
+        address: u64,
+        size: u32,
+        read_only: bool,
+        who: &Who,
+    ) -> Result<&[u8], Fault> {
+        let (storage, offset) = self.locate(address, size)?;
+        if read_only {
+            storage.read_only_launch = who.launch_first;
+            storage.check_coherent()?;
+        }
+        storage.shadow.reserve(storage.data.len());
+        let range = offset..offset + size as usize;
+        storage
+            .shadow
+            .read(offset, size as usize, who)
+            .map_err(|c| conflict("reads", &storage.name, c, size))?;
+        if !storage.written.has(offset, size as usize) {
+            let place = Place { name: storage.name.clone(), offset: offset as i64 };
+            return Err(Fault::UninitialisedMemory { place, size });
+        }
+        Ok(&storage.data[range])
+    }
+
+    /// The bytes that a thread is to write.
+    pub(crate) fn store(&mut self, address: u64, size: u32, who: &Who) -> Result<&mut [u8], Fault> {
+        let (storage, offset) = self.locate(address, size)?;
+        storage.write_launch = who.launch_first;
+        storage.check_coherent()?;
+        storage.shadow.reserve(storage.data.len());
+        let range = offset..offset + size as usize;
+        storage
+            .shadow
+            .write(offset, size as usize, who)
+            .map_err(|c| conflict("writes", &storage.name, c, size))?;
+        storage.written.add(offset, size as usize);
+        Ok(&mut storage.data[range])
+    }
+}
+
+impl Storage {
+    fn check_coherent(&self) -> Result<(), Fault> {
+        match self.write_launch == self.read_only_launch {
+            true => Err(Fault::NonCoherent(self.name.clone())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The fault of a conflict at a byte.
+pub(crate) fn conflict(
+    access: &'static str,
+    name: &str,
+    (offset, conflict): (usize, Conflict),
+    size: u32,
+) -> Fault {
+    let place = Place { name: name.into(), offset: offset as i64 };
+    match conflict {
+        Conflict::Unwritten => Fault::UninitialisedMemory { place, size },
+        Conflict::Pending(thread) => Fault::CopyPending { access, place, thread: thread.into() },
+        Conflict::Race { written, by } => {
+            let did = if written { "written" } else { "read" };
+            let other = match by {
+                Other::Thread(t) => format!("thread {t} of the block has {did}"),
+                Other::Several => format!("several threads of the block have {did}"),
+                Other::AnotherBlock => format!("another block has {did}"),
+            };
+            Fault::Race { access, place, other }
+        }
+    }
+}

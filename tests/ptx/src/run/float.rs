@@ -1,0 +1,147 @@
+//! f32 functions and comparisons on all lanes of a warp.
+//!
+//! Results that are NaN have PTX's one NaN. The `approx` functions are computed in double precision
+//! and rounded once: more exact than a GPU, whose results may differ in the last bits.
+
+use super::warp::Words;
+use crate::op::{Compare, CompareAs, FloatFn, FloatUnary, Test};
+
+/// The NaN of all results.
+const NAN: u32 = 0x7fff_ffff;
+
+pub(super) fn bits(x: f32) -> u32 {
+    if x.is_nan() { NAN } else { x.to_bits() }
+}
+
+/// Subnormal numbers become zeros, as `.ftz` asks.
+pub(super) fn flush(on: bool, a: Words) -> Words {
+    if !on {
+        return a;
+    }
+    a.map(|a| if a & 0x7f80_0000 == 0 { a & 0x8000_0000 } else { a })
+}
+
+fn map1(a: &Words, f: impl Fn(f32) -> f32) -> Words {
+    std::array::from_fn(|lane| bits(f(f32::from_bits(a[lane]))))
+}
+
+fn map2(a: &Words, b: &Words, f: impl Fn(f32, f32) -> f32) -> Words {
+    std::array::from_fn(|lane| bits(f(f32::from_bits(a[lane]), f32::from_bits(b[lane]))))
+}
+
+fn in_double(a: &Words, f: impl Fn(f64) -> f64) -> Words {
+    map1(a, |x| f(f64::from(x)) as f32)
+}
+
+pub(super) fn unary(f: FloatUnary, a: &Words) -> Words {
+    match f {
+        FloatUnary::Abs => map1(a, f32::abs),
+        FloatUnary::Neg => map1(a, |x| -x),
+        FloatUnary::Sqrt => map1(a, f32::sqrt),
+        FloatUnary::Rcp => map1(a, |x| 1.0 / x),
+        FloatUnary::Rsqrt => in_double(a, |x| if x == 0.0 { 1.0 / x } else { 1.0 / x.sqrt() }),
+        FloatUnary::Ex2 => in_double(a, f64::exp2),
+        FloatUnary::Lg2 => in_double(a, f64::log2),
+        FloatUnary::Sin => in_double(a, f64::sin),
+        FloatUnary::Cos => in_double(a, f64::cos),
+        FloatUnary::Tanh => in_double(a, f64::tanh),
+    }
+}
+
+/// The smaller one; of zeros the negative one.
+fn smaller(a: f32, b: f32) -> f32 {
+    if a == b {
+        f32::from_bits(a.to_bits() | b.to_bits())
+    } else if a < b {
+        a
+    } else {
+        b
+    }
+}
+
+fn larger(a: f32, b: f32) -> f32 {
+    if a == b {
+        f32::from_bits(a.to_bits() & b.to_bits())
+    } else if a > b {
+        a
+    } else {
+        b
+    }
+}
+
+/// Of a number and NaN the number.
+fn number(a: f32, b: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    match (a.is_nan(), b.is_nan()) {
+        (true, _) => b,
+        (_, true) => a,
+        _ => f(a, b),
+    }
+}
+
+fn nan(a: f32, b: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    if a.is_nan() || b.is_nan() { f32::NAN } else { f(a, b) }
+}
+
+pub(super) fn binary(f: FloatFn, a: &Words, b: &Words) -> Words {
+    match f {
+        FloatFn::Add => map2(a, b, |a, b| a + b),
+        FloatFn::Sub => map2(a, b, |a, b| a - b),
+        FloatFn::Mul => map2(a, b, |a, b| a * b),
+        FloatFn::Div => map2(a, b, |a, b| a / b),
+        FloatFn::Min => map2(a, b, |a, b| number(a, b, smaller)),
+        FloatFn::Max => map2(a, b, |a, b| number(a, b, larger)),
+        FloatFn::MinNan => map2(a, b, |a, b| nan(a, b, smaller)),
+        FloatFn::MaxNan => map2(a, b, |a, b| nan(a, b, larger)),
+        FloatFn::CopySign => std::array::from_fn(|l| a[l] & 0x8000_0000 | b[l] & 0x7fff_ffff),
+    }
+}
+
+pub(super) fn fma(a: &Words, b: &Words, c: &Words) -> Words {
+    std::array::from_fn(|l| bits(f32::from_bits(a[l]).mul_add(f32::from_bits(b[l]), f32::from_bits(c[l]))))
+}
+
+fn mask<T: Copy>(a: &[T; 32], b: &[T; 32], f: impl Fn(T, T) -> bool) -> u32 {
+    let mut out = 0;
+    for lane in 0..32 {
+        out |= u32::from(f(a[lane], b[lane])) << lane;
+    }
+    out
+}
+
+fn ordered<T: Copy + PartialOrd>(f: Compare, a: &[T; 32], b: &[T; 32]) -> u32 {
+    let nan = |a: T, b: T| a.partial_cmp(&b).is_none();
+    match f {
+        Compare::Eq => mask(a, b, |a, b| a == b),
+        // Of NaN only the unordered one holds.
+        Compare::Ne => mask(a, b, |a, b| a != b && !nan(a, b)),
+        Compare::Lt => mask(a, b, |a, b| a < b),
+        Compare::Le => mask(a, b, |a, b| a <= b),
+        Compare::Gt => mask(a, b, |a, b| a > b),
+        Compare::Ge => mask(a, b, |a, b| a >= b),
+        Compare::EqOrNan => mask(a, b, |a, b| a == b || nan(a, b)),
+        Compare::NeOrNan => mask(a, b, |a, b| a != b),
+        Compare::LtOrNan => mask(a, b, |a, b| a < b || nan(a, b)),
+        Compare::LeOrNan => mask(a, b, |a, b| a <= b || nan(a, b)),
+        Compare::GtOrNan => mask(a, b, |a, b| a > b || nan(a, b)),
+        Compare::GeOrNan => mask(a, b, |a, b| a >= b || nan(a, b)),
+        Compare::Num => mask(a, b, |a, b| !nan(a, b)),
+        Compare::Nan => mask(a, b, nan),
+    }
+}
+
+/// The lanes for which a comparison holds.
+pub(super) fn compare32(Test { f, read }: Test, a: &Words, b: &Words) -> u32 {
+    match read {
+        CompareAs::Unsigned => ordered(f, a, b),
+        CompareAs::Signed => ordered(f, &a.map(|a| a as i32), &b.map(|b| b as i32)),
+        CompareAs::Float => ordered(f, &a.map(f32::from_bits), &b.map(f32::from_bits)),
+    }
+}
+
+/// The lanes for which a comparison holds.
+pub(super) fn compare64(Test { f, read }: Test, a: &[u64; 32], b: &[u64; 32]) -> u32 {
+    match read {
+        CompareAs::Signed => ordered(f, &a.map(|a| a as i64), &b.map(|b| b as i64)),
+        CompareAs::Unsigned | CompareAs::Float => ordered(f, a, b),
+    }
+}

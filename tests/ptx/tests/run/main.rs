@@ -1,0 +1,13 @@
+//! Kernels written by hand, run and compared with Rust's arithmetic; faults put into kernels, caught.
+
+mod arithmetic;
+mod convert;
+mod copy;
+mod damaged;
+mod faults;
+mod grid;
+mod matrix;
+mod memory;
+mod parse;
+mod support;
+mod warp;
