@@ -217,7 +217,8 @@ impl Memory {
             let place = Place { name: storage.name.clone(), offset };
             return Err(Fault::OutOfBounds { place, size, bytes });
         }
-        if offset % i64::from(size) != 0 {
+        // Sizes are powers of two.
+        if offset & i64::from(size - 1) != 0 {
             let place = Place { name: storage.name.clone(), offset };
             return Err(Fault::Misaligned { place, size, align: ALIGN });
         }

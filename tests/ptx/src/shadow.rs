@@ -121,6 +121,10 @@ impl Mark {
 impl Cell {
     fn read(&mut self, who: &Who, must_be_written: bool) -> Result<(), Conflict> {
         let write = self.write;
+        if !must_be_written && write.interval < who.launch_first {
+            self.read.join(who);
+            return Ok(());
+        }
         if must_be_written && write.interval < who.block_first {
             return Err(Conflict::Unwritten);
         }

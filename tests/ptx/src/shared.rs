@@ -32,6 +32,8 @@ impl Layout {
         Layout { variables, bytes }
     }
 
+    /// The variable of an address and the byte in the array; sizes are powers of two.
+    #[inline]
     fn locate(&self, address: u64, size: u32) -> Result<(&Placed, usize), Fault> {
         // Just before a variable's start the address is in its predecessor's window.
         let window = 1u64 << WINDOW;
@@ -45,7 +47,7 @@ impl Layout {
         if offset < 0 || offset + i64::from(size) > v.bytes.into() {
             return Err(Fault::OutOfBounds { place: place(), size, bytes: v.bytes.into() });
         }
-        if offset % i64::from(size) != 0 || !v.align.is_multiple_of(size) {
+        if offset & i64::from(size - 1) != 0 || v.align & (size - 1) != 0 {
             return Err(Fault::Misaligned { place: place(), size, align: v.align });
         }
         Ok((v, v.start + offset as usize))

@@ -47,8 +47,12 @@ impl Warp {
         let addresses = self.addresses(load.address, mask)?;
         let size = usize::from(load.bytes);
         let all = u32::from(load.bytes) * u32::from(load.d.count);
+        env.count(load.space, &addresses, mask, all);
+        let mut who = self.who(env, 0);
+        let first = who.thread;
         for lane in lanes(mask) {
-            let (who, address) = (self.who(env, lane), addresses[lane]);
+            let address = addresses[lane];
+            who.thread = first + lane as u16;
             let mut values = [0; 4];
             {
                 let found = match load.space {
@@ -57,8 +61,8 @@ impl Warp {
                     Space::Local => self.local.load(lane, address, all),
                 };
                 let bytes = found.map_err(at(lane))?;
-                for (value, part) in values.iter_mut().zip(bytes.chunks_exact(size)) {
-                    *value = number(part, load.signed);
+                for (i, value) in values.iter_mut().enumerate().take(load.d.count.into()) {
+                    *value = number(&bytes[i * size..(i + 1) * size], load.signed);
                 }
             }
             for (slot, value) in load.d.iter().zip(values) {
@@ -76,8 +80,12 @@ impl Warp {
         }
         let size = usize::from(store.bytes);
         let all = u32::from(store.bytes) * u32::from(store.a.count);
+        env.count(store.space, &addresses, mask, all);
+        let mut who = self.who(env, 0);
+        let first = who.thread;
         for lane in lanes(mask) {
-            let (who, address) = (self.who(env, lane), addresses[lane]);
+            let address = addresses[lane];
+            who.thread = first + lane as u16;
             let mut values = [0; 4];
             for (value, slot) in values.iter_mut().zip(store.a.iter()) {
                 *value = self.peek(slot, lane);
@@ -88,8 +96,8 @@ impl Warp {
                 Space::Local => self.local.store(lane, address, all),
             };
             let bytes = found.map_err(at(lane))?;
-            for (part, value) in bytes.chunks_exact_mut(size).zip(values) {
-                part.copy_from_slice(&value.to_le_bytes()[..size]);
+            for (i, value) in values.iter().enumerate().take(store.a.count.into()) {
+                bytes[i * size..(i + 1) * size].copy_from_slice(&value.to_le_bytes()[..size]);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::Env;
 use super::access::at;
 use super::warp::{Outcome, Pending, Warp, fault, lanes};
 use crate::error::Fault;
-use crate::op::{Address, P, W};
+use crate::op::{Address, P, Space, W};
 
 /// A copy's parts.
 pub(super) struct CopyOp<'a> {
@@ -29,6 +29,8 @@ impl Warp {
             None => 0,
             Some(p) => self.p(p, mask)?,
         };
+        env.count(Space::Shared, &to, mask, copy.bytes.into());
+        env.count(Space::Global, &from, mask, copy.bytes.into());
         for lane in lanes(mask) {
             let who = self.who(env, lane);
             let size = if ignored >> lane & 1 != 0 { 0 } else { sizes[lane] };

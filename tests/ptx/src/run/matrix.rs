@@ -14,7 +14,7 @@ use half::{bf16, f16};
 use super::Env;
 use super::access::at;
 use super::warp::{Outcome, Warp, Words};
-use crate::op::{Address, Lanes, Mma, MmaType, Slot, W};
+use crate::op::{Address, Lanes, Mma, MmaType, Slot, Space, W};
 
 const LARGEST_K: usize = 16;
 
@@ -112,7 +112,9 @@ impl Warp {
     ) -> Outcome<()> {
         self.need_all(mask)?;
         let rows = 8 * usize::from(count);
-        let addresses = self.addresses(address, (u64::MAX >> (64 - rows)) as u32)?;
+        let giving = (u64::MAX >> (64 - rows)) as u32;
+        let addresses = self.addresses(address, giving)?;
+        env.count(Space::Shared, &addresses, giving, 16);
         for (i, slot) in d.iter().enumerate() {
             let mut matrix = [[0u16; 8]; 8];
             for (r, row) in matrix.iter_mut().enumerate() {

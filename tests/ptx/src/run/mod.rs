@@ -11,15 +11,16 @@ mod float;
 mod int;
 mod matrix;
 mod step;
+mod traffic;
 mod warp;
 
 use crate::error::{At, Error, Fault, ThreadFault};
 use crate::kernel::{Kernel, Special};
 use crate::memory::{Buffer, Element, Memory};
-use crate::op::W;
+use crate::op::{Space, W};
 use crate::shadow::Who;
 use crate::shared::{Layout, Shared};
-use warp::{Cause, State, Trouble, Warp};
+use warp::{Cause, Longs, State, Trouble, Warp};
 
 /// Shared memory of a block: what variables of fixed size may have, and all together.
 const MOST_STATIC_SHARED: usize = 48 << 10;
@@ -71,6 +72,14 @@ pub struct Stats {
     pub thread_instructions: u64,
     /// Barriers that blocks passed.
     pub barriers: u64,
+    /// Accesses of warps to global memory.
+    pub global_requests: u64,
+    /// Sectors of 32 bytes that those touch: 4 for each request of 32 neighbouring words.
+    pub global_sectors: u64,
+    /// Wavefronts that accesses to shared memory take at the least (an access of 16 bytes a lane takes 4).
+    pub shared_wavefronts: u64,
+    /// Wavefronts on top of those, where lanes want different words of one bank.
+    pub bank_conflicts: u64,
     /// Matrix multiplications of warps.
     pub mmas: u64,
     /// Operands of TF32 multiplications whose low 13 bits were not zero: the tensor cores ignore
@@ -88,6 +97,24 @@ pub(crate) struct Env<'a> {
     pub who: Who,
     pub stats: Stats,
     pub step_limit: u64,
+}
+
+impl Env<'_> {
+    /// Counts what an access costs.
+    fn count(&mut self, space: Space, addresses: &Longs, mask: u32, bytes: u32) {
+        match space {
+            Space::Global => {
+                self.stats.global_requests += 1;
+                self.stats.global_sectors += traffic::sectors(addresses, mask);
+            }
+            Space::Shared => {
+                let (least, conflicts) = traffic::wavefronts(addresses, mask, bytes);
+                self.stats.shared_wavefronts += least;
+                self.stats.bank_conflicts += conflicts;
+            }
+            Space::Local => {}
+        }
+    }
 }
 
 /// Grid and block of a launch.

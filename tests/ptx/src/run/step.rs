@@ -19,6 +19,12 @@ fn bool_fn(f: BoolFn, a: u32, b: u32) -> u32 {
 impl Warp {
     /// Executes an instruction in the lanes of the mask and goes on to the next.
     pub(super) fn step(&mut self, env: &mut Env, op: &Op, mask: u32) -> Outcome<()> {
+        if mask != 0 && self.is_parted() {
+            let needed = self.needed(op, mask)?;
+            if self.waits(needed, mask) {
+                return Ok(());
+            }
+        }
         match *op {
             Op::Branch { target, uniform } => return self.branch(mask, target as usize, uniform),
             _ if mask == 0 => {}
@@ -60,6 +66,19 @@ impl Warp {
         }
         self.advance();
         Ok(())
+    }
+
+    /// The lanes that an instruction needs.
+    fn needed(&self, op: &Op, mask: u32) -> Outcome<u32> {
+        match *op {
+            Op::Barrier(_) => Ok(self.lanes),
+            Op::Mma(_) | Op::LdMatrix { .. } => Ok(u32::MAX),
+            Op::Shuffle { members, .. } | Op::Vote { members, .. } | Op::WarpBarrier(members) => {
+                let named = self.w(members, mask)?;
+                Ok(named[mask.trailing_zeros() as usize])
+            }
+            _ => Ok(mask),
+        }
     }
 
     /// All threads of the warp wait; threads that have ended never arrive.

@@ -2,6 +2,7 @@
 //!
 //! Lanes that are at one place form a group and run together; where a branch parts them, the group
 //! that is further back in the code runs first, so that parted lanes meet again behind the branch.
+//! A group that comes to an instruction which needs lanes of other groups waits there for them.
 
 use super::Env;
 use crate::error::Fault;
@@ -55,6 +56,8 @@ pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
 struct Group {
     at: usize,
     mask: u32,
+    /// It waits for other lanes to come to where it is.
+    parked: bool,
 }
 
 /// An asynchronous copy that a lane has not waited for.
@@ -107,7 +110,7 @@ impl Warp {
             first_thread,
             lanes: u32::MAX >> (32 - count),
             exited: 0,
-            current: Group { at: 0, mask: 0 },
+            current: Group { at: 0, mask: 0, parked: false },
             waiting: Vec::new(),
             state: State::Done,
             sync: 0,
@@ -147,7 +150,7 @@ impl Warp {
         }
         self.local.reset();
         self.exited = 0;
-        self.current = Group { at: 0, mask: self.lanes };
+        self.current = Group { at: 0, mask: self.lanes, parked: false };
         self.waiting.clear();
         self.state = State::Running;
         self.sync = 0;
@@ -213,8 +216,8 @@ impl Warp {
         } else if uniform {
             return fault(on, Fault::NotUniform("bra.uni, but the lanes of the warp go two ways"));
         } else {
-            self.waiting.push(Group { at: target, mask: taken });
-            self.current = Group { at: self.current.at + 1, mask: on };
+            self.waiting.push(Group { at: target, mask: taken, parked: false });
+            self.current = Group { at: self.current.at + 1, mask: on, parked: false };
         }
         Ok(())
     }
@@ -232,31 +235,44 @@ impl Warp {
         self.advance();
         if self.current.mask == 0 {
             match self.waiting.pop() {
-                Some(group) => self.current = group,
+                Some(group) => self.current = Group { parked: false, ..group },
                 None => self.state = State::Done,
             }
         }
         Ok(())
     }
 
-    /// Joins groups that are at one place, and makes the one that is furthest back the current one.
+    /// Makes the group that is furthest back the current one, and joins those that are where it is.
     fn regroup(&mut self) {
-        let nearest = self.waiting.iter().map(|g| g.at).min().unwrap_or(usize::MAX);
-        if self.current.at < nearest {
-            return;
+        let free = self.waiting.iter().enumerate().filter(|(_, g)| !g.parked);
+        if let Some((i, _)) = free.min_by_key(|(_, g)| g.at).filter(|(_, g)| g.at < self.current.at) {
+            std::mem::swap(&mut self.waiting[i], &mut self.current);
         }
-        if self.current.at > nearest {
-            self.waiting.push(self.current);
-            self.current = Group { at: nearest, mask: 0 };
-        }
-        let mut mask = self.current.mask;
+        let Group { at, mut mask, .. } = self.current;
         self.waiting.retain(|g| {
-            if g.at == nearest {
+            if g.at == at {
                 mask |= g.mask;
             }
-            g.at != nearest
+            g.at != at
         });
         self.current.mask = mask;
+    }
+
+    /// Where the instruction needs lanes that are elsewhere and may still come here, the group waits
+    /// for them, and another one runs.
+    pub fn waits(&mut self, needed: u32, mask: u32) -> bool {
+        if needed & !mask == 0 || mask != self.current.mask {
+            return false;
+        }
+        let Some(i) = self.waiting.iter().position(|g| !g.parked) else { return false };
+        self.current.parked = true;
+        std::mem::swap(&mut self.waiting[i], &mut self.current);
+        true
+    }
+
+    /// Whether lanes of the warp are in different places.
+    pub fn is_parted(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// All lanes of the warp must be here.

@@ -56,3 +56,28 @@ fn messages_name_kernel_line_and_thread() {
          ld.global.f32 %v, [%x]; // here"
     );
 }
+
+#[test]
+fn nothing_is_left_of_the_block_before() {
+    let text = ".visible .entry k() {
+        .shared .b32 s[2]; .local .b32 own[2];
+        .reg .b32 %r<3>; .reg .pred %p, %q;
+        mov.u32 %r0, %ctaid.x;
+        setp.eq.u32 %p, %r0, 0;
+        @%p mov.u32 %r1, 1;
+        @%p setp.eq.u32 %q, %r0, 0;
+        @%p st.shared.u32 [s], %r0;
+        @%p st.local.u32 [own], %r0;
+        READ
+    }";
+    let reads =
+        ["mov.u32 %r2, %r1;", "@%q mov.u32 %r2, 1;", "ld.shared.u32 %r2, [s];", "ld.local.u32 %r2, [own];"];
+    for read in reads {
+        let module = module(&text.replace("READ", read));
+        assert!(run(&module, &mut Memory::new(), 1, 1, &[]).is_ok());
+        let (_, found) = fault(run(&module, &mut Memory::new(), 2, 1, &[]));
+        let uninitialised =
+            matches!(found, Fault::UninitialisedRegister(_) | Fault::UninitialisedMemory { .. });
+        assert!(uninitialised, "{read}: {found}");
+    }
+}

@@ -82,6 +82,37 @@ fn lanes_that_part_meet_again() {
 }
 
 #[test]
+fn a_barrier_waits_for_lanes_that_come_from_further_on() {
+    let text = ".visible .entry k(.param .u64 out) {
+        .reg .pred %p; .reg .b64 %out; .reg .b32 %t, %v;
+        mov.u32 %t, %tid.x;
+        setp.ge.u32 %p, %t, 7;
+        @%p bra aside;
+        mov.u32 %v, 1;
+    together:
+        bar.sync 0;
+        vote.sync.ballot.b32 %t, %p, -1;
+        mov.u32 %t, %tid.x;
+        ld.param.u64 %out, [out];
+        mad.wide.u32 %out, %t, 4, %out;
+        st.global.u32 [%out], %v;
+        ret;
+    aside:
+        mov.u32 %v, 2;
+        bra together;
+    }";
+    let mut memory = Memory::new();
+    let out = memory.allocate("out", 256);
+    run(&module(text), &mut memory, 1, 64, &[out]).unwrap();
+    let expected: Vec<u32> = (0..64).map(|i| if i < 7 { 1 } else { 2 }).collect();
+    assert_eq!(memory.download::<u32>(out).unwrap(), expected);
+    // Two barriers are not one.
+    let apart = text.replace("mov.u32 %v, 2;", "mov.u32 %v, 2; bar.sync 0;");
+    let (_, found) = fault(run(&module(&apart), &mut memory, 1, 64, &[out]));
+    assert!(matches!(found, Fault::DivergentBarrier { .. }), "{found}");
+}
+
+#[test]
 fn endless_loops_end() {
     let mut module = module(&COLLATZ.replace("add.u32 %x, %t, 1", "mov.u32 %x, 0"));
     module.set_step_limit(10_000);

@@ -191,3 +191,18 @@ fn host_code_cannot_read_what_was_not_written() {
     memory.forget(buffer).unwrap();
     assert!(memory.download::<f32>(buffer).is_err());
 }
+
+#[test]
+fn the_cost_of_accesses_is_counted() {
+    let (stats, _) = reversed(REVERSE, 2, 64);
+    let stats = stats.unwrap();
+    // Two warps of two blocks read and write 32 neighbouring words each.
+    assert_eq!((stats.global_requests, stats.global_sectors), (8, 32));
+    assert_eq!((stats.shared_wavefronts, stats.bank_conflicts), (8, 0));
+    // Columns of a tile that is 32 words wide are in one bank.
+    let text = REVERSE
+        .replace("tile[64]", "tile[2048]")
+        .replace("mad.lo.u32 %s, %t, 4, %s", "mad.lo.u32 %s, %t, 128, %s");
+    let text = text.replace("tile+252", "tile+8064").replace("shl.b32 %t, %t, 2", "shl.b32 %t, %t, 7");
+    assert_eq!(reversed(&text, 2, 64).0.unwrap().bank_conflicts, 8 * 31);
+}
