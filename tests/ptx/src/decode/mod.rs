@@ -18,6 +18,10 @@ use crate::types::Type;
 
 type Decoded<T> = Result<T, Error>;
 
+/// Names of special registers, which cannot be declared.
+const PREDEFINED: [&str; 8] =
+    ["%tid", "%ntid", "%ctaid", "%nctaid", "%laneid", "%warpid", "%nwarpid", "WARP_SZ"];
+
 /// Registers a kernel may use; more would not fit a slot's number.
 const MOST_SLOTS: usize = 60_000;
 
@@ -91,7 +95,7 @@ impl<'a> Builder<'a> {
             || scope.is_some_and(|s| s.ranges.iter().any(|r| in_range(name, r.0, r.1)))
             || self.variable(name).is_some()
             || self.kernel.params.iter().any(|p| p.name == name);
-        if Special::parse(name).is_some() {
+        if PREDEFINED.contains(&name) {
             return error(line, format!("`{name}` is a special register"));
         }
         if twice { error(line, format!("`{name}` is declared twice")) } else { Ok(()) }

@@ -9,5 +9,6 @@ mod grid;
 mod matrix;
 mod memory;
 mod parse;
+mod pipeline;
 mod support;
 mod warp;

@@ -116,6 +116,7 @@ fn declarations_and_directives() {
         (".reg .b32 %r<3>;", "`%r<...>` is declared twice"),
         (".shared .b32 s[4];", "`s` is declared twice"),
         (".shared .b32 big[1000000];", "`big` is larger than any memory of a block"),
+        (".reg .b32 %tid;", "`%tid` is a special register"),
         (".reg .b32 %r7;", "`%r7` is declared twice"),
         (".reg .b32 %q1; .reg .b32 %q<3>;", "`%q<...>` is declared twice"),
         ("l: l:", "the label `l` is defined twice"),
