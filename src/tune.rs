@@ -59,6 +59,9 @@ pub struct TunedLayer {
     pub estimated: Algorithm,
     /// Milliseconds of a run by the algorithm's name: the layer with all that is fused with it.
     pub ms: BTreeMap<String, f64>,
+    /// The layer and what is fused with it, by some algorithms in a kernel of its own.
+    #[serde(skip)]
+    group: Vec<String>,
 }
 
 impl Tuning {
@@ -136,6 +139,7 @@ fn layers(network: &Network) -> Vec<TunedLayer> {
         let Some(&conv) = group.nodes.iter().find(is_conv) else { continue };
         let known = prepared.contains(&graph.operands(conv)[1]);
         let Some(estimated) = algorithm_of(&graph, &group.nodes, known, &target, &model) else { continue };
+        let names = group.nodes.iter().map(|&n| graph.node(n).name.clone());
         let node = graph.node(conv);
         if node.name.is_empty() || layers.iter().any(|l| l.layer == node.name) {
             continue;
@@ -143,9 +147,10 @@ fn layers(network: &Network) -> Vec<TunedLayer> {
         layers.push(TunedLayer {
             layer: node.name.clone(),
             line: place::location(node, network.sources()),
-            algorithm: estimated,
-            estimated,
+            algorithm: estimated.algorithm,
+            estimated: estimated.algorithm,
             ms: BTreeMap::new(),
+            group: names.filter(|n| !n.is_empty()).collect(),
         });
     }
     layers
@@ -175,7 +180,7 @@ fn measure(
         for (model, times) in models.iter().zip(&mut times) {
             let (_, launches) = model.run_profiled(&views)?;
             for (layer, times) in layers.iter().zip(times) {
-                times.push(time_of(&layer.layer, &launches));
+                times.push(time_of(&layer.group, &launches));
             }
         }
     }
@@ -188,9 +193,10 @@ fn measure(
     Ok(())
 }
 
-/// The time of a layer's launches in a run.
-fn time_of(layer: &str, launches: &[LaunchTime]) -> Duration {
-    launches.iter().filter(|l| l.layer.split(" + ").any(|name| name == layer)).map(|l| l.time).sum()
+/// The time of the launches in a run that some layers are in.
+fn time_of(layers: &[String], launches: &[LaunchTime]) -> Duration {
+    let ours = |l: &&LaunchTime| l.layer.split(" + ").any(|name| layers.iter().any(|n| n == name));
+    launches.iter().filter(ours).map(|l| l.time).sum()
 }
 
 /// The fastest, or the estimated one where it is hardly slower.

@@ -17,6 +17,7 @@
 //! ```
 
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -58,10 +59,14 @@ struct Job {
     chunk: u64,
 }
 
+/// First task of a thread's part that nobody has taken; on a cache line of its own.
+#[repr(align(128))]
+struct Next(AtomicU64);
+
 struct Shared {
     state: AtomicU64,
-    /// First task that nobody has taken.
-    next: AtomicU64,
+    /// One a thread.
+    next: Box<[Next]>,
     /// Written by the caller while the launch is closed and no worker is in it; read by workers
     /// that are in it.
     job: UnsafeCell<Option<Job>>,
@@ -99,7 +104,7 @@ impl Pool {
     pub fn new(threads: usize) -> Pool {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            next: AtomicU64::new(0),
+            next: (0..threads.max(1)).map(|_| Next(AtomicU64::new(0))).collect(),
             job: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
             asleep: AtomicUsize::new(0),
@@ -174,7 +179,9 @@ impl Pool {
         let shared = &*self.shared;
         // SAFETY: `turn` is held, and the last launch ended closed and without workers.
         unsafe { *shared.job.get() = Some(job) };
-        shared.next.store(0, Ordering::Relaxed);
+        for (part, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.part(&job, part).start, Ordering::Relaxed);
+        }
         let closed = shared.state.load(Ordering::Relaxed);
         shared.state.store(closed.wrapping_add(ONE_LAUNCH) | OPEN, Ordering::SeqCst);
         // A worker counts itself asleep before it looks at the state for the last time, and the
@@ -195,16 +202,28 @@ impl Pool {
 }
 
 impl Shared {
+    /// The tasks of a thread.
+    fn part(&self, job: &Job, part: usize) -> Range<u64> {
+        let size = job.tasks.div_ceil(self.next.len() as u64);
+        let start = (part as u64).saturating_mul(size).min(job.tasks);
+        start..start.saturating_add(size).min(job.tasks)
+    }
+
+    /// Works on chunks of the thread's own part, then on those of the others.
     fn take_chunks(&self, job: &Job, worker: usize) {
-        loop {
-            let first = self.next.fetch_add(job.chunk, Ordering::Relaxed);
-            if first >= job.tasks {
-                return;
+        let parts = self.next.len();
+        for part in (0..parts).map(|i| (worker + i) % parts) {
+            let part_end = self.part(job, part).end;
+            loop {
+                let first = self.next[part].0.fetch_add(job.chunk, Ordering::Relaxed);
+                if first >= part_end {
+                    break;
+                }
+                let end = first.saturating_add(job.chunk).min(part_end);
+                // SAFETY: the launch is open or has this thread in it, so `run` has not returned and
+                // the closure it borrows lives.
+                unsafe { (job.call)(job.closure, first, end, worker) };
             }
-            let end = first.saturating_add(job.chunk).min(job.tasks);
-            // SAFETY: the launch is open or has this thread in it, so `run` has not returned and
-            // the closure it borrows lives.
-            unsafe { (job.call)(job.closure, first, end, worker) };
         }
     }
 

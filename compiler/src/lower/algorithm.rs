@@ -13,6 +13,10 @@
 //!   fetches ahead, so the slower one of arithmetic and memory counts in full, the other one by
 //!   [`OVERLAP_LEFT`].
 //!
+//! * A pooling whose windows Winograd's tiles do not hold (3x3, stride 2) is a kernel of its own after that
+//!   algorithm, which costs [`POOL_APART_CYCLES`] a vector of the convolution's result. Direct convolutions pool
+//!   their own rows, and compute those again that two tasks need: [`POOL_AGAIN`].
+//!
 //! The cheapest wins; direct wins ties. What was chosen shows in the kernel's name (`conv2d_winograd4_relu`)
 //! and in `nnc explain`. `nnc bench --profile` is the check.
 
@@ -42,6 +46,12 @@ const WEIGHT_CYCLES: f64 = 300.0;
 
 /// Bytes of weights that memory gives a core a cycle while all cores read.
 const MEMORY_BYTES: f64 = 6.0;
+
+/// Cycles of a pooling of its own, for a vector of what it reads: written and read again in the last cache.
+const POOL_APART_CYCLES: f64 = 24.0;
+
+/// What rows that are computed twice add to a direct convolution whose pooling's windows overlap.
+const POOL_AGAIN: f64 = 1.1;
 
 /// What the faster one of arithmetic and memory still costs.
 const OVERLAP_LEFT: f64 = 0.3;
@@ -116,6 +126,22 @@ impl fmt::Display for Algorithm {
     }
 }
 
+/// What was chosen for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The convolution's algorithm.
+    pub algorithm: Algorithm,
+    /// Whether the group's pooling, and what follows it, is a kernel of its own.
+    pub pool_apart: bool,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = if self.pool_apart { ", the pooling in a kernel of its own" } else { "" };
+        write!(f, "{}{rest}", self.algorithm)
+    }
+}
+
 /// The algorithm of a group with a convolution, at the moment for 3x3 kernels; `None` if there is
 /// no such choice. `prepared` says that the weights are known before the run.
 pub fn algorithm_of(
@@ -124,7 +150,7 @@ pub fn algorithm_of(
     prepared: bool,
     target: &CpuTarget,
     options: &LowerOptions,
-) -> Option<Algorithm> {
+) -> Option<Choice> {
     let is_conv = |n: &&NodeId| matches!(graph.node(**n).op, Op::Conv2d(_));
     let &anchor = nodes.iter().find(is_conv)?;
     let Op::Conv2d(conv) = &graph.node(anchor).op else { return None };
@@ -134,25 +160,32 @@ pub fn algorithm_of(
         Op::MaxPool2d(MaxPool2d { window }) | Op::AvgPool2d(AvgPool2d { window, .. }) => Some(window),
         _ => None,
     });
-    if pools.is_some_and(|w| !pool_fits(w, [height, width])) {
-        return None;
-    }
-    let model = || algorithm(&problem, prepared, target);
-    Some(match &options.convolutions {
+    let overlaps = pools.is_some_and(|w| !pool_fits(w, [height, width]));
+    let model = || algorithm(&problem, overlaps, prepared, target);
+    let algorithm = match &options.convolutions {
         Convolutions::Direct => Algorithm::Direct,
         Convolutions::Always(a) => *a,
         Convolutions::Fastest => model(),
         Convolutions::Measured(choices) => {
             choices.get(&graph.node(anchor).name).copied().unwrap_or_else(model)
         }
-    })
+    };
+    let pool_apart = overlaps && algorithm != Algorithm::Direct;
+    Some(Choice { algorithm, pool_apart })
 }
 
-/// The cheapest algorithm for a 3x3 convolution of stride 1.
-pub fn algorithm(problem: &Problem, prepared: bool, target: &CpuTarget) -> Algorithm {
-    let mut best = (Algorithm::Direct, direct(problem, target));
+/// The cheapest algorithm for a 3x3 convolution of stride 1; `overlaps` where a pooling follows that
+/// Winograd's tiles do not hold.
+pub fn algorithm(problem: &Problem, overlaps: bool, prepared: bool, target: &CpuTarget) -> Algorithm {
+    let [outs, height, width] = problem.output;
+    let vectors = problem.images * height * width * outs.div_ceil(target.lanes);
+    let (again, apart) = match overlaps {
+        true => (POOL_AGAIN, POOL_APART_CYCLES * vectors as f64),
+        false => (1.0, 0.0),
+    };
+    let mut best = (Algorithm::Direct, direct(problem, target) * again);
     for transform in [Transform::F2, Transform::F4] {
-        let cost = winograd(problem, transform, prepared, target);
+        let cost = winograd(problem, transform, prepared, target) + apart;
         if cost < best.1 {
             best = (Algorithm::Winograd(transform), cost);
         }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::access::Place;
-use super::algorithm::Algorithm;
+use super::algorithm::{Algorithm, Choice};
 use super::builder::{Builder, Operand, Scope};
 use super::conv::{ConvGroup, Form, Problem, rows_of_width};
 use super::elements::Elements;
@@ -32,7 +32,9 @@ impl<'a> Lowering<'a> {
         if !matches!(out.layout, Layout::Plain) && out.layout != Layout::Blocked(block as u8) {
             return Ok(None);
         }
-        if let Some(Algorithm::Winograd(transform)) = self.algorithm(nodes) {
+        if let Some(Choice { algorithm: Algorithm::Winograd(transform), pool_apart: false }) =
+            self.algorithm(nodes)
+        {
             let result = nodes[nodes.len() - 1];
             let group = winograd::Group { conv, anchor, pool, result, x: x.clone(), out: out.clone() };
             let found = self.winograd(scope, name, nodes, group, transform)?;

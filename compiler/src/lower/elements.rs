@@ -112,7 +112,11 @@ impl Elements<'_> {
 
     /// Vectors along the innermost dimension in memory.
     fn vector_form(&self, b: &mut Builder, body: &Body) -> bool {
-        let shape = self.out.physical();
+        let mut shape = self.out.physical();
+        // The means of pictures are side by side.
+        while self.out.layout == Layout::Plain && shape.last() == Some(&1) {
+            shape.pop();
+        }
         let Some(&inner) = shape.last() else { return false };
         if inner < self.lanes {
             return false;
@@ -220,7 +224,11 @@ impl Elements<'_> {
     /// The logical index of a position in memory.
     fn logical(&self, at: &[Index]) -> Vec<Index> {
         match self.out.layout {
-            Layout::Plain => at.to_vec(),
+            Layout::Plain => {
+                let mut at = at.to_vec();
+                at.resize(self.out.shape.len(), Index::default());
+                at
+            }
             Layout::Blocked(block) => {
                 let channel = at[1].clone() * block as i64 + at[4].clone();
                 vec![at[0].clone(), channel, at[2].clone(), at[3].clone()]

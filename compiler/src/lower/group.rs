@@ -1,7 +1,7 @@
 //! From a group to kernels: the fast path that fits, else one kernel of generic elements, else a
 //! kernel for every node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::access::Place;
 use super::builder::{Operand, Scope};
@@ -9,6 +9,7 @@ use super::elements::Elements;
 use super::elementwise::{is_elementwise, is_movement, sizes};
 use super::linear::Linear;
 use super::matmul::MatMul;
+use super::pool_blocked::Pooling;
 use super::pool_scatter::PoolScatter;
 use super::random::Random;
 use super::softmax::Softmax;
@@ -36,6 +37,10 @@ impl<'a> Lowering<'a> {
         }
         if nodes.len() == 1 && self.weight_grad(result, &out)? {
             return Ok(());
+        }
+        if let Some((before, after)) = self.pool_apart(nodes) {
+            self.group(&before)?;
+            return self.group(&after);
         }
         if nodes.len() <= GROUP_LIMIT {
             let scope = self.scope(nodes)?;
@@ -65,6 +70,27 @@ impl<'a> Lowering<'a> {
             return Err(LowerError::Unsupported { name: label(self.graph, result), what });
         }
         nodes.iter().try_for_each(|n| self.group(std::slice::from_ref(n)))
+    }
+
+    /// The convolution with what comes before the group's pooling, and that pooling with what follows, where
+    /// the convolution's algorithm asks for two kernels.
+    fn pool_apart(&self, nodes: &[NodeId]) -> Option<(Vec<NodeId>, Vec<NodeId>)> {
+        if !self.algorithm(nodes)?.pool_apart {
+            return None;
+        }
+        let is_pool = |n: &&NodeId| matches!(self.graph.node(**n).op, Op::MaxPool2d(_) | Op::AvgPool2d(_));
+        let pool = *nodes.iter().find(is_pool)?;
+        let pooled = self.graph.operands(pool)[0];
+        let mut before = HashSet::from([pooled]);
+        for &n in nodes.iter().rev() {
+            if self.graph.users(n).iter().any(|u| before.contains(u)) {
+                before.insert(n);
+            }
+        }
+        let (before, after): (Vec<NodeId>, Vec<NodeId>) = nodes.iter().partition(|n| before.contains(n));
+        // What is pooled alone crosses.
+        let crosses = |n: &NodeId| self.graph.users(*n).iter().any(|u| after.contains(u));
+        (before.iter().filter(|n| crosses(n)).eq([&pooled])).then_some((before, after))
     }
 
     /// The group as one kernel; `None` if it has to be taken apart.
@@ -102,6 +128,10 @@ impl<'a> Lowering<'a> {
             }
             Op::Linear => Linear { name, anchor, result, out, lanes }.kernel(scope),
             Op::MatMul => MatMul { name, anchor, result, out, lanes, registers }.kernel(scope),
+            Op::MaxPool2d(_) | Op::AvgPool2d(_) => {
+                let filled = self.filled(scope, out)?;
+                Pooling { name, anchor, result, out, lanes }.kernel(&filled)
+            }
             Op::MaxPool2dGrad(_) | Op::AvgPool2dGrad(_) => {
                 PoolScatter { name, anchor, result, out, lanes }.kernel(scope)
             }
@@ -142,13 +172,7 @@ impl<'a> Lowering<'a> {
         };
         let flat = nodes.iter().all(pointwise) && scope.operands.values().all(even);
         let lanes = self.target.lanes;
-        let filled = match out.layout {
-            Layout::Blocked(b) => {
-                let channels = out.shape[1];
-                self.filled_scope(scope, channels, channels.next_multiple_of(usize::from(b)))?
-            }
-            Layout::Plain => scope.clone(),
-        };
+        let filled = self.filled(scope, out)?;
         let [(result, out)] = results else {
             return Ok(Elements { name, out, work, flat, lanes }.kernel_of(&filled, results));
         };
@@ -156,6 +180,13 @@ impl<'a> Lowering<'a> {
         let out = blocked.as_ref().unwrap_or(out);
         let elements = Elements { name, out, work, flat, lanes };
         Ok(elements.kernel(&filled, &|b, index| b.value(*result, index)))
+    }
+
+    /// The scope with operands along channels filled up to the blocks of the result.
+    fn filled(&mut self, scope: &Scope<'a>, out: &Place) -> Result<Scope<'a>, LowerError> {
+        let Layout::Blocked(b) = out.layout else { return Ok(scope.clone()) };
+        let channels = out.shape[1];
+        self.filled_scope(scope, channels, channels.next_multiple_of(usize::from(b)))
     }
 
     /// One pixel of full blocks is the same memory in both layouts: it is written in that of the

@@ -24,6 +24,7 @@ mod group;
 mod linear;
 mod matmul;
 mod pool;
+mod pool_blocked;
 mod pool_grad;
 mod pool_scatter;
 mod random;
@@ -45,7 +46,7 @@ use nnc_runtime::DType;
 use nnc_runtime::program::{Parameter, Phase, Port};
 
 use self::access::Place;
-use self::algorithm::{Algorithm, LowerOptions, algorithm_of};
+use self::algorithm::{Choice, LowerOptions, algorithm_of};
 use self::values::Moment;
 use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Launch, Module};
@@ -315,7 +316,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The algorithm of a group with a convolution, where there is a choice.
-    fn algorithm(&self, nodes: &[NodeId]) -> Option<Algorithm> {
+    fn algorithm(&self, nodes: &[NodeId]) -> Option<Choice> {
         let conv = nodes.iter().find(|n| matches!(self.graph.node(**n).op, Op::Conv2d(_)))?;
         let prepared = self.prepared.contains(&self.graph.operands(*conv)[1]);
         algorithm_of(self.graph, nodes, prepared, self.target, self.options)

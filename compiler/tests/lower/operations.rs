@@ -3,7 +3,7 @@
 use nnc_compiler::graph::Op;
 use nnc_compiler::graph::op::{
     AvgPool2d, BatchNorm, Binary, Conv2d, ConvTranspose2d, LocalResponseNorm, MaxPool2d, Padding, ReduceKind,
-    Unary,
+    Unary, Window,
 };
 use nnc_compiler::graph::{Dim, Shape};
 use nnc_runtime::DType;
@@ -157,6 +157,37 @@ fn contractions() {
         let y = net.op(Op::Linear, &[x, w, b]);
         let y = net.op(Op::Unary(Unary::Relu), &[y]);
         net.output(y);
+        check(&net);
+    }
+}
+
+/// Blocks of channels: windows that overlap or do not, partial ones, few and many rows, work after.
+#[test]
+fn poolings_of_blocks() {
+    let windows = [
+        Window { padding: [1; 4], ..window(3, 1) },
+        Window { padding: [1, 0, 0, 1], ceil: true, ..window(3, 2) },
+        Window { kernel: [1, 4], stride: [2, 1], padding: [0, 0, 2, 1], ..window(1, 1) },
+        Window { ceil: true, ..window(2, 3) },
+    ];
+    for shape in [[1, 24, 5, 6], [2, 13, 14, 19], [9, 40, 3, 3]] {
+        let mut net = Net::new(11);
+        let x = net.input(&[shape[0], 2, shape[2], shape[3]]);
+        let x = net.conv(x, shape[1], [1, 1], Conv2d { padding: [0; 4], ..same() });
+        for window in windows.clone() {
+            for include_pad in [false, true] {
+                let average = AvgPool2d { window: window.clone(), count_include_pad: include_pad };
+                for op in [Op::MaxPool2d(MaxPool2d { window: window.clone() }), Op::AvgPool2d(average)] {
+                    let y = net.op(op, &[x]);
+                    let scale = net.parameter(&[1, shape[1], 1, 1]);
+                    let y = net.op(Op::Binary(Binary::Mul), &[y, scale]);
+                    let y = net.op(Op::Unary(Unary::Relu), &[y]);
+                    // Its reader takes blocks.
+                    let y = net.conv(y, 4, [1, 1], Conv2d { padding: [0; 4], ..same() });
+                    net.output(y);
+                }
+            }
+        }
         check(&net);
     }
 }

@@ -102,16 +102,21 @@ fn poolings_inside() {
     }
 }
 
-/// Windows that reach over tiles: these groups stay direct.
+/// Windows that reach over tiles are pooled by a kernel of their own, with what follows them.
 #[test]
-fn other_poolings_are_direct() {
-    let mut net = Net::new(4);
-    let x = blocked(&mut net, [1, 8, 9, 9]);
-    let y = net.conv(x, 8, [3, 3], same());
-    let y = net.op(Op::MaxPool2d(MaxPool2d { window: window(3, 2) }), &[y]);
-    net.output(y);
-    let module = check_with(&net, &always(Transform::F4));
-    assert!(module.kernels.iter().any(|k| k.name == "conv2d_max_pool2d_relayout"), "{module}");
+fn other_poolings_come_after() {
+    for (transform, count) in [(Transform::F2, 9), (Transform::F4, 12)] {
+        let mut net = Net::new(4);
+        let x = blocked(&mut net, [2, 8, 9, count]);
+        let side = blocked(&mut net, [2, 8, 4, (count - 1) / 2]);
+        let y = net.conv(x, 8, [3, 3], same());
+        let y = relu(&mut net, y);
+        let y = net.op(Op::MaxPool2d(MaxPool2d { window: window(3, 2) }), &[y]);
+        let y = net.op(Op::Binary(Binary::Add), &[y, side]);
+        net.output(y);
+        let module = check(&net, transform);
+        assert!(module.kernels.iter().any(|k| k.name.starts_with("max_pool2d")), "{module}");
+    }
 }
 
 /// The end of a residual block, with the normalisation that could not be folded.
