@@ -131,7 +131,7 @@ impl Network {
 
     /// The graph after all passes, and what each pass has to say.
     pub fn optimized(&self) -> (Graph, Vec<Report>) {
-        pipeline::optimize(&self.graph, &self.options.chosen_target())
+        pipeline::optimize(&self.graph, &self.options.machine())
     }
 
     /// Compiles it for the CPU that the options choose; every size must be known.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use nnc_compiler::lower::algorithm::{Choices, Convolutions, LowerOptions};
-use nnc_compiler::target::CpuTarget;
+use nnc_compiler::target::{CpuTarget, GpuTarget};
 
 use crate::Device;
 
@@ -34,6 +34,7 @@ pub struct Options {
     choices: Option<Arc<Choices>>,
     device: Device,
     target: Option<CpuTarget>,
+    gpu: Option<GpuTarget>,
     training: bool,
 }
 
@@ -92,6 +93,19 @@ impl Options {
         self
     }
 
+    /// The GPU that stages are shown for, instead of the CPU: its graph, kernels, plan, PTX. (Nothing runs
+    /// on it yet.)
+    ///
+    /// ```
+    /// let options = nnc::Options::new().gpu("sm_90".parse()?);
+    /// assert_eq!(options.chosen_gpu().map(|g| g.name()), Some("sm_90"));
+    /// # Ok::<(), nnc::compiler::target::UnknownGpu>(())
+    /// ```
+    pub fn gpu(mut self, target: GpuTarget) -> Options {
+        self.gpu = Some(target);
+        self
+    }
+
     /// Builds the training variant of the net (with the parts that exist only in training).
     pub fn training(mut self, training: bool) -> Options {
         self.training = training;
@@ -145,6 +159,16 @@ impl Options {
     /// The CPU that code is made for.
     pub fn chosen_target(&self) -> CpuTarget {
         self.target.clone().unwrap_or_else(CpuTarget::host)
+    }
+
+    /// The GPU that stages are shown for, if one was chosen.
+    pub fn chosen_gpu(&self) -> Option<GpuTarget> {
+        self.gpu
+    }
+
+    /// What passes see of the chosen target: the CPU, or a GPU's thread.
+    pub(crate) fn machine(&self) -> CpuTarget {
+        self.gpu.map_or_else(|| self.chosen_target(), GpuTarget::thread)
     }
 
     /// Whether the training variant is built.

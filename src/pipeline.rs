@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nnc_compiler::build::{self, BuildOptions, Built, Loader};
 use nnc_compiler::emit::cpu::EmitOptions;
+use nnc_compiler::emit::cuda::{self, Ptx};
 use nnc_compiler::emit::{self, Emitted};
 use nnc_compiler::graph::Graph;
 use nnc_compiler::kernel::module::Module;
@@ -13,7 +14,7 @@ use nnc_compiler::lower::algorithm::LowerOptions;
 use nnc_compiler::lower::{self, LowerError};
 use nnc_compiler::pass::{self, Report};
 use nnc_compiler::plan::{self, Plan};
-use nnc_compiler::target::CpuTarget;
+use nnc_compiler::target::{CpuTarget, GpuTarget};
 use nnc_dsl::SourceMap;
 
 use crate::error::{Result, SourceError};
@@ -44,7 +45,15 @@ pub fn optimize(graph: &Graph, target: &CpuTarget) -> (Graph, Vec<Report>) {
 
 /// Lowers a graph that was optimised for the same target to kernels, in an order that needs little memory.
 pub fn lower(graph: &Graph, target: &CpuTarget, how: &LowerOptions, sources: &SourceMap) -> Result<Module> {
-    let lowered = lower::lower_with(graph, target, how, Some(sources));
+    ordered(lower::lower_with(graph, target, how, Some(sources)))
+}
+
+/// Lowers a graph that was optimised for a GPU's threads to kernels for it, in an order that needs little memory.
+pub fn lower_for_gpu(graph: &Graph, target: GpuTarget, sources: &SourceMap) -> Result<Module> {
+    ordered(lower::lower_for_gpu(graph, target, Some(sources)))
+}
+
+fn ordered(lowered: std::result::Result<Module, LowerError>) -> Result<Module> {
     let mut module = lowered.map_err(|e| match e {
         LowerError::Invalid { .. } => Error::Internal(e.to_string()),
         e => Error::Options(e.to_string()),
@@ -57,6 +66,11 @@ pub fn lower(graph: &Graph, target: &CpuTarget, how: &LowerOptions, sources: &So
 pub fn emit(module: &Module, plan: &Plan, target: &CpuTarget, text: bool) -> Result<Emitted> {
     let options = EmitOptions { clif: text, asm: text };
     emit::emit(module, plan, target, &options).map_err(|e| Error::Internal(e.to_string()))
+}
+
+/// Writes kernels as PTX. What can fail is the size of the net.
+pub fn emit_ptx(module: &Module, target: GpuTarget) -> Result<Ptx> {
+    cuda::emit(module, target).map_err(|e| Error::Options(e.to_string()))
 }
 
 /// From an optimised graph's kernels to their plan.

@@ -30,11 +30,13 @@ pub enum Stage {
     Clif,
     /// Machine code, disassembled.
     Asm,
+    /// The kernels for a GPU, as PTX.
+    Ptx,
 }
 
 impl Stage {
     /// The names that [`FromStr`] takes; a graph after a pass is asked for by `--emit-after`.
-    pub const NAMES: [&'static str; 7] = ["ast", "graph", "fused", "kernels", "plan", "clif", "asm"];
+    pub const NAMES: [&'static str; 8] = ["ast", "graph", "fused", "kernels", "plan", "clif", "asm", "ptx"];
 }
 
 impl FromStr for Stage {
@@ -49,6 +51,7 @@ impl FromStr for Stage {
             "plan" => Stage::Plan,
             "clif" => Stage::Clif,
             "asm" => Stage::Asm,
+            "ptx" => Stage::Ptx,
             _ => return Err(format!("expected one of {}, found `{s}`", Stage::NAMES.join(", "))),
         })
     }
@@ -65,6 +68,7 @@ impl fmt::Display for Stage {
             Stage::Plan => "plan",
             Stage::Clif => "clif",
             Stage::Asm => "asm",
+            Stage::Ptx => "ptx",
         })
     }
 }
@@ -83,21 +87,33 @@ pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String>
     if *stage == Stage::Ast {
         return Ok(nnc_dsl::dump(&source.map, &source.parse()?));
     }
-    // Wider code does not come by Cranelift.
-    let narrow = options.clone().target(options.chosen_target().with_lanes(4));
-    let options = if *stage == Stage::Clif { &narrow } else { options };
+    let options = &match stage {
+        // Wider code does not come by Cranelift.
+        Stage::Clif => options.clone().target(options.chosen_target().with_lanes(4)),
+        Stage::Ptx => options.clone().gpu(options.chosen_gpu().unwrap_or_default()),
+        _ => options.clone(),
+    };
+    if let (Some(_), Stage::Clif | Stage::Asm) = (options.chosen_gpu(), stage) {
+        return Err(Error::Options(format!("{stage} is a CPU's: a GPU's code is ptx")));
+    }
     let network = source.network(options)?;
     match stage {
         Stage::Ast | Stage::Graph => return Ok(print(network.graph())),
-        Stage::After(pass) => return after(network.graph(), &options.chosen_target(), pass),
+        Stage::After(pass) => return after(network.graph(), &options.machine(), pass),
         Stage::Fused => return Ok(print(&network.optimized().0)),
-        Stage::Kernels | Stage::Plan | Stage::Clif | Stage::Asm => {}
+        Stage::Kernels | Stage::Plan | Stage::Clif | Stage::Asm | Stage::Ptx => {}
     }
     let batch = network.batch_symbols().into_iter().map(|s| (s, 1)).collect();
     let network = network.specialise(&batch)?;
     network.require_sizes()?;
-    let target = options.chosen_target();
-    let module = pipeline::lower(&network.optimized().0, &target, &options.lowering(), network.sources())?;
+    let (target, graph) = (options.chosen_target(), network.optimized().0);
+    let module = match options.chosen_gpu() {
+        Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, network.sources())?,
+        None => pipeline::lower(&graph, &target, &options.lowering(), network.sources())?,
+    };
+    if let (Some(gpu), Stage::Ptx) = (options.chosen_gpu(), stage) {
+        return Ok(pipeline::emit_ptx(&module, gpu)?.text);
+    }
     if *stage == Stage::Kernels {
         return Ok(module.to_string());
     }

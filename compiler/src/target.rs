@@ -1,8 +1,12 @@
-//! What machine code is made for: the machine that compiles, or one that is named.
+//! What machine code is made for: the machine that compiles, or one that is named; a CPU or a GPU.
+
+mod gpu;
 
 use std::str::FromStr;
 
 use thiserror::Error;
+
+pub use gpu::{GpuTarget, UnknownGpu};
 
 /// A CPU target.
 ///

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nnc::Network;
+use nnc::compiler::target::GpuTarget;
 use nnc::stages::{self, Stage};
 use nnc::tune::tune;
 
@@ -13,6 +14,8 @@ use super::{Outcome, terminal};
 
 /// Compile a program to machine code, into one file that `nnc run` loads without compiling again
 #[derive(clap::Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("stations").args(["emit", "emit_after"]))]
 #[command(after_help = "\
 Examples:
   nnc compile vgg.nn                          writes vgg.nncp
@@ -24,9 +27,12 @@ Examples:
   nnc compile lenet.nn --emit kernels         print the loop nests
   nnc compile lenet.nn --emit-after fold_batch_norm
   nnc compile lenet.nn --emit asm -o lenet.s  machine code, disassembled
+  nnc compile lenet.nn --emit ptx --target-gpu sm_90 -o lenet.ptx
 
-The stations, in order: ast, graph, fused, kernels, plan, clif, asm.
+The stations, in order: ast, graph, fused, kernels, plan, clif, asm; and ptx.
 clif is what Cranelift gets for vectors of 128 bits; asm is the code for the CPU.
+ptx is the code for a GPU, to read and to assemble; nothing runs it yet. With --target-gpu,
+fused, kernels and plan are those for the GPU.
 Weights are given when it runs: the file holds code and layout only.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input
@@ -45,6 +51,9 @@ pub struct Args {
     /// measured beside the program (NAME.tune.json, for --tuned)
     #[arg(long, conflicts_with_all = ["emit", "emit_after", "tuned"])]
     tune: bool,
+    /// Show the stations for a GPU: `sm_80` (Ampere) or `sm_90` (Hopper); ptx is for sm_80 if not said
+    #[arg(long, value_name = "GPU", requires = "stations")]
+    target_gpu: Option<GpuTarget>,
     #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
@@ -57,6 +66,7 @@ const MEASURED: Duration = Duration::from_secs(5);
 pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
     let options = args.how.options(args.net.options());
+    let options = args.target_gpu.into_iter().fold(options, nnc::Options::gpu);
     let stage = match (&args.emit, &args.emit_after) {
         (Some(name), _) => Some(name.parse::<Stage>().map_err(nnc::Error::Options)?),
         (None, Some(pass)) => Some(Stage::After(pass.clone())),

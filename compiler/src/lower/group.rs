@@ -202,7 +202,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Copies the operands that have not been placed into the result already.
-    fn concat(&mut self, id: NodeId, axis: usize) -> Result<(), LowerError> {
+    pub(super) fn concat(&mut self, id: NodeId, axis: usize) -> Result<(), LowerError> {
         let out = self.place(id)?;
         let mut start = 0;
         for operand in self.graph.operands(id) {
@@ -252,7 +252,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// `conv2d_relu_max_pool2d`
-    fn kernel_name(&self, nodes: &[NodeId]) -> String {
+    pub(super) fn kernel_name(&self, nodes: &[NodeId]) -> String {
         let names: Vec<&str> = nodes.iter().map(|&n| self.graph.node(n).op.name()).collect();
         names.join("_")
     }

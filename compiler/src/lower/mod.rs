@@ -20,6 +20,7 @@ mod conv_tile;
 mod elements;
 mod elementwise;
 mod generic;
+mod gpu;
 mod group;
 mod linear;
 mod matmul;
@@ -52,7 +53,7 @@ use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Launch, Module};
 use crate::kernel::{Buffer, Kernel, VarDecl};
 use crate::pass::is_settled;
-use crate::target::CpuTarget;
+use crate::target::{CpuTarget, GpuTarget};
 
 /// Why a graph cannot be lowered.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -110,28 +111,31 @@ pub fn lower_with(
     options: &LowerOptions,
     sources: Option<&SourceMap>,
 ) -> Result<Module, LowerError> {
-    let mut lowering = Lowering::new(graph, target, options, sources)?;
-    lowering.find_groups();
-    lowering.find_roots();
-    lowering.declare();
-    let units = lowering.units();
-    lowering.outputs(Moment::Start)?;
-    let saved = lowering.save_old_values()?;
-    for unit in units.ordered() {
-        match units.nodes[unit][..] {
-            [id] if lowering.is_alias(id) => lowering.alias(id)?,
-            ref nodes => lowering.group(nodes)?,
-        }
-    }
-    lowering.outputs(Moment::End)?;
-    lowering.updates(&saved)?;
-    Ok(lowering.finish())
+    let lowering = Lowering::new(graph, target, options, sources)?;
+    lowering.module()
+}
+
+/// Lowers a graph for a GPU: tasks are threads. The graph was optimised for [`GpuTarget::thread`].
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_for_gpu(
+    graph: &Graph,
+    target: GpuTarget,
+    sources: Option<&SourceMap>,
+) -> Result<Module, LowerError> {
+    let (thread, options) = (target.thread(), LowerOptions::default());
+    let mut lowering = Lowering::new(graph, &thread, &options, sources)?;
+    lowering.is_gpu = true;
+    lowering.module()
 }
 
 /// A graph on its way to a module.
 struct Lowering<'a> {
     graph: &'a Graph,
+    /// What runs a task: a CPU's core, or a GPU's thread.
     target: &'a CpuTarget,
+    is_gpu: bool,
     options: &'a LowerOptions,
     sources: Option<&'a SourceMap>,
     module: Module,
@@ -194,6 +198,7 @@ impl<'a> Lowering<'a> {
         Ok(Lowering {
             graph,
             target,
+            is_gpu: false,
             options,
             sources,
             module,
@@ -207,6 +212,26 @@ impl<'a> Lowering<'a> {
             packed: HashMap::new(),
             run: vec![],
         })
+    }
+
+    /// Lowers everything.
+    fn module(mut self) -> Result<Module, LowerError> {
+        self.find_groups();
+        self.find_roots();
+        self.declare();
+        let units = self.units();
+        self.outputs(Moment::Start)?;
+        let saved = self.save_old_values()?;
+        for unit in units.ordered() {
+            match units.nodes[unit][..] {
+                [id] if self.is_alias(id) => self.alias(id)?,
+                ref nodes if self.is_gpu => self.gpu_group(nodes)?,
+                ref nodes => self.group(nodes)?,
+            }
+        }
+        self.outputs(Moment::End)?;
+        self.updates(&saved)?;
+        Ok(self.finish())
     }
 
     /// Declares what is named: inputs, parameters, outputs.

@@ -80,7 +80,7 @@ impl Random<'_> {
     }
 
     /// The four elements of a block.
-    fn elements_of(&self, b: &mut Builder, scope: &Scope, block: &Index) -> Vec<Expr> {
+    pub(super) fn elements_of(&self, b: &mut Builder, scope: &Scope, block: &Index) -> Vec<Expr> {
         let operands = scope.graph.operands(self.node);
         let key = [0, 1].map(|k: usize| b.value(operands[0], &[Index::from(k)]));
         let step = b.value(operands[1], &[]);

@@ -183,6 +183,12 @@ impl Lowering<'_> {
     pub(super) fn copy(&mut self, id: NodeId, from: &Place, to: &Place, phase: Phase) {
         let scope = Scope { graph: self.graph, members: Default::default(), operands: Default::default() };
         let name = if from.layout == to.layout { "copy" } else { "relayout" };
+        if self.is_gpu {
+            if let Some((kernel, args)) = super::gpu::copy(&scope, name, from, to) {
+                self.launch(kernel, args, &[id], phase);
+            }
+            return;
+        }
         let same = from.layout == to.layout && from.is_dense();
         let elements = Elements { name, out: to, work: 1, flat: same, lanes: self.target.lanes };
         let kernel = elements.kernel(&scope, &|b, index| match b.flat.clone() {

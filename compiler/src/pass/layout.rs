@@ -30,8 +30,12 @@ use crate::target::CpuTarget;
 /// convolutions, emptier ones do not.
 const LEAST_CHANNELS: usize = 4;
 
-/// Runs the pass: blocks of as many channels as the target wants.
+/// Runs the pass: blocks of as many channels as the target wants. Where vectors have one lane (threads
+/// of a GPU), everything stays row-major.
 pub fn run(graph: &mut Graph, target: &CpuTarget) -> Report {
+    if target.lanes == 1 {
+        return Report::new("layout");
+    }
     let mut walk = Walk {
         block: target.block(),
         prepared: prepared(graph),

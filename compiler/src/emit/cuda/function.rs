@@ -1,0 +1,316 @@
+//! A kernel's entry: parameters, the task of a thread, loops, branches, stores.
+
+use std::collections::HashMap;
+
+use nnc_runtime::DType;
+
+use super::expr::Operand;
+use super::index::Scope;
+use super::launch::Launch;
+use super::text::{Class, Writer, plain, unique};
+use crate::kernel::index::Atom;
+use crate::kernel::{
+    BufferId, Expr, Extents, Guard, Index, Kernel, Local, LoopKind, Memory, Stmt, Var, VarDecl,
+};
+
+/// Vector loops (of kernels made for CPUs) are written out up to this extent, else they are loops.
+const LONGEST_WRITTEN_OUT: usize = 16;
+
+/// Every local buffer starts at a multiple of this.
+const ALIGNMENT: usize = 16;
+
+/// What is known of a loop variable.
+#[derive(Clone, Debug)]
+pub enum Binding {
+    /// Outside its loop.
+    Unbound,
+    /// Unrolled.
+    Known(i64),
+    /// In a register; deeper ones change more often.
+    Dynamic { register: String, depth: usize },
+}
+
+/// Emits one kernel.
+pub struct Emitter<'k> {
+    pub kernel: &'k Kernel,
+    pub extents: Extents,
+    pub out: Writer,
+    pub vars: Vec<Binding>,
+    /// The names of variables in registers and labels.
+    names: Vec<String>,
+    /// Registers with the addresses of buffers in memory.
+    pub bases: Vec<String>,
+    /// The registers of each register buffer, one an element.
+    pub cells: Vec<Vec<String>>,
+    pub scopes: Vec<Scope>,
+    pub locals: HashMap<Local, Operand>,
+    depth: usize,
+}
+
+/// The entry of that name for a kernel whose functions are expanded.
+pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
+    let names = unique(kernel.buffers.iter().map(|b| plain(&b.name)));
+    let params = kernel.buffers.iter().zip(&names).filter(|(b, _)| matches!(b.memory, Memory::Global(_)));
+    let params: Vec<String> = params.map(|(_, n)| format!("    .param .u64 arg_{n}")).collect();
+    let mut e = Emitter {
+        kernel,
+        extents: kernel.extents(),
+        out: Writer::default(),
+        vars: vec![Binding::Unbound; kernel.vars.len()],
+        names: unique(kernel.vars.iter().map(|v: &VarDecl| plain(&v.name))),
+        bases: vec![],
+        cells: vec![],
+        scopes: vec![Scope::default()],
+        locals: HashMap::new(),
+        depth: 0,
+    };
+    let mut scratch = String::new();
+    for (buffer, name) in kernel.buffers.iter().zip(&names) {
+        if buffer.memory == Memory::Scratch {
+            let bytes = (buffer.extent() * buffer.dtype.size()).max(1);
+            scratch += &format!("    .local .align {ALIGNMENT} .b8 scratch_{name}[{bytes}];\n");
+        }
+        e.declare(buffer, name);
+    }
+    e.task(launch);
+    e.scoped(|e| {
+        e.hoist(&e.kernel.body);
+        e.body(&e.kernel.body);
+    });
+    e.out.place("done", "");
+    e.out.line("ret");
+    let params = if params.is_empty() { String::new() } else { format!("\n{}\n", params.join(",\n")) };
+    let limit = format!(".maxntid {}, 1, 1", launch.block);
+    format!(".visible .entry {name}({params})\n{limit}\n{{\n{scratch}{}}}\n", e.out.finish())
+}
+
+impl<'k> Emitter<'k> {
+    /// The registers of a buffer: its address, or its elements.
+    fn declare(&mut self, buffer: &crate::kernel::Buffer, name: &str) {
+        let mut cells = vec![];
+        let base = match buffer.memory {
+            Memory::Register => {
+                let class = Class::of(buffer.dtype);
+                let n = buffer.extent();
+                let one = |i: usize| if n == 1 { name.to_string() } else { format!("{name}_{i}") };
+                cells = (0..n).map(|i| self.out.named(class, &one(i))).collect();
+                String::new()
+            }
+            Memory::Global(_) => {
+                let base = self.out.named(Class::Address, name);
+                self.out.line(format!("ld.param.u64 {base}, [arg_{name}]"));
+                self.out.line(format!("cvta.to.global.u64 {base}, {base}"));
+                base
+            }
+            Memory::Scratch => {
+                let base = self.out.named(Class::Address, name);
+                self.out.line(format!("mov.u64 {base}, scratch_{name}"));
+                base
+            }
+        };
+        self.bases.push(base);
+        self.cells.push(cells);
+    }
+
+    /// The thread's task, taken apart into the task variables.
+    fn task(&mut self, launch: &Launch) {
+        let tasks = &self.kernel.tasks;
+        tasks.iter().for_each(|v| self.vars[v.0 as usize] = Binding::Known(0));
+        let counting: Vec<Var> = tasks.iter().copied().filter(|v| self.extents[v.0 as usize] != 1).collect();
+        let task = self.out.named(Class::Int, "task");
+        let (block, thread) = (self.out.fresh(Class::Int), self.out.fresh(Class::Int));
+        self.out.line(format!("mov.u32 {block}, %ctaid.x"));
+        self.out.line(format!("mov.u32 {thread}, %tid.x"));
+        self.out.line(format!("mad.lo.s32 {task}, {block}, {}, {thread}", launch.block));
+        if launch.is_ragged() {
+            let past = self.out.fresh(Class::Predicate);
+            self.out.line(format!("setp.ge.s32 {past}, {task}, {}", launch.tasks));
+            self.out.line(format!("@{past} bra done"));
+        }
+        let mut rest = task;
+        for (i, v) in counting.iter().enumerate().rev() {
+            let mut digit = rest.clone();
+            if i > 0 {
+                let extent = self.extents[v.0 as usize] as i64;
+                digit = self.out.named(Class::Int, &self.names[v.0 as usize]);
+                self.divide(&rest, 0, extent, true, Some(&digit));
+                rest = self.divide(&rest, 0, extent, false, None);
+            }
+            self.vars[v.0 as usize] = Binding::Dynamic { register: digit, depth: i + 1 };
+        }
+        self.depth = counting.len();
+    }
+
+    /// Emits a region whose values are not known outside it.
+    pub fn scoped<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
+        self.scopes.push(Scope::default());
+        let out = emit(self);
+        self.scopes.pop();
+        out
+    }
+
+    fn body(&mut self, body: &'k [Stmt]) {
+        for s in body {
+            match s {
+                Stmt::Loop { var, kind, body } => self.any_loop(*var, *kind, body),
+                Stmt::If { guards, body } => self.branch(guards, body),
+                Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
+            }
+        }
+    }
+
+    fn any_loop(&mut self, var: Var, kind: LoopKind, body: &'k [Stmt]) {
+        let extent = self.extents[var.0 as usize];
+        match kind {
+            LoopKind::Serial if extent > 1 => self.counted_loop(var, body),
+            LoopKind::Vector if extent > LONGEST_WRITTEN_OUT && !self.indexes_registers(var, body) => {
+                self.counted_loop(var, body);
+            }
+            LoopKind::Serial | LoopKind::Unroll | LoopKind::Vector => self.written_out(var, body),
+        }
+    }
+
+    fn indexes_registers(&self, var: Var, body: &[Stmt]) -> bool {
+        accesses(body).iter().any(|(b, i)| {
+            self.kernel.buffer_of(*b).memory == Memory::Register && i.iter().any(|i| i.mentions(var))
+        })
+    }
+
+    fn written_out(&mut self, var: Var, body: &'k [Stmt]) {
+        for i in 0..self.extents[var.0 as usize] {
+            self.vars[var.0 as usize] = Binding::Known(i as i64);
+            self.body(body);
+        }
+        self.vars[var.0 as usize] = Binding::Unbound;
+    }
+
+    fn counted_loop(&mut self, var: Var, body: &'k [Stmt]) {
+        let (extent, name) = (self.extents[var.0 as usize], self.names[var.0 as usize].clone());
+        let label = self.out.label(&format!("for_{name}"));
+        let counter = self.out.named(Class::Int, &name);
+        self.out.line(format!("mov.s32 {counter}, 0"));
+        self.out.place(&label, &format!("{name} in 0..{extent}"));
+        self.out.indent();
+        self.depth += 1;
+        self.vars[var.0 as usize] = Binding::Dynamic { register: counter.clone(), depth: self.depth };
+        self.scoped(|e| {
+            e.hoist(body);
+            e.body(body);
+        });
+        self.vars[var.0 as usize] = Binding::Unbound;
+        self.depth -= 1;
+        let again = self.out.fresh(Class::Predicate);
+        self.out.line(format!("add.s32 {counter}, {counter}, 1"));
+        self.out.line(format!("setp.lt.s32 {again}, {counter}, {extent}"));
+        self.out.line(format!("@{again} bra {label}"));
+        self.out.outdent();
+    }
+
+    fn branch(&mut self, guards: &[Guard], body: &'k [Stmt]) {
+        match self.guards(guards) {
+            Ok(true) => self.body(body),
+            Ok(false) => {}
+            Err(holds) => {
+                let after = self.out.label("after");
+                self.out.line(format!("@!{holds} bra {after}"));
+                self.scoped(|e| e.body(body));
+                self.out.place(&after, "");
+            }
+        }
+    }
+
+    fn store(&mut self, buffer: BufferId, index: &[Index], value: &Expr) {
+        self.locals.clear();
+        let b = self.kernel.buffer_of(buffer);
+        if b.memory == Memory::Register {
+            let cell = self.cell(buffer, index);
+            let value = self.expr_to(value, Some(&cell));
+            self.out.copy(&cell, &value);
+            return;
+        }
+        let value = self.expr(value);
+        let value = match value.dtype {
+            DType::Bool => {
+                let byte = self.out.fresh(Class::Int);
+                self.out.line(format!("selp.s32 {byte}, 1, 0, {}", value.text));
+                byte
+            }
+            _ => self.out.in_register(&value),
+        };
+        let place = self.place(buffer, index);
+        self.out.line(format!("st.{}.{} {place}, {value}", space(b.memory), stored(b.dtype)));
+    }
+
+    /// The register of an element of a register buffer.
+    pub fn cell(&self, buffer: BufferId, index: &[Index]) -> String {
+        let flat = self.resolve(&self.kernel.flat(buffer, index));
+        let element = flat.known().expect("verified: registers have constant places");
+        self.cells[buffer.0 as usize][element as usize].clone()
+    }
+
+    /// How deep the innermost loop around is.
+    pub fn depth_of(&self, atom: &Atom) -> usize {
+        match atom {
+            Atom::Var(v) => match &self.vars[v.0 as usize] {
+                Binding::Dynamic { depth, .. } => *depth,
+                Binding::Unbound | Binding::Known(_) => 0,
+            },
+            Atom::Div(i, _) | Atom::Mod(i, _) => i.terms.keys().map(|a| self.depth_of(a)).max().unwrap_or(0),
+        }
+    }
+}
+
+impl Writer {
+    /// Copies a value unless it is there already.
+    pub fn copy(&mut self, to: &str, value: &Operand) {
+        if value.text != to {
+            self.line(format!("mov.{} {to}, {}", Class::of(value.dtype).ptx(), value.text));
+        }
+    }
+
+    /// The value in a register, if it is a constant.
+    pub fn in_register(&mut self, value: &Operand) -> String {
+        if value.text.starts_with('%') {
+            return value.text.clone();
+        }
+        let register = self.fresh(Class::of(value.dtype));
+        self.copy(&register, value);
+        register
+    }
+}
+
+/// The state space of a buffer in memory.
+pub fn space(memory: Memory) -> &'static str {
+    match memory {
+        Memory::Global(_) => "global",
+        Memory::Scratch | Memory::Register => "local",
+    }
+}
+
+/// The type of an element in memory.
+pub fn stored(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bool => "u8",
+        DType::I32 => "s32",
+        DType::F32 | DType::F64 => "f32",
+    }
+}
+
+/// All loads and stores.
+pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
+    let mut out = vec![];
+    for s in body {
+        match s {
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
+            Stmt::Store { buffer, index, value } => {
+                out.push((*buffer, index.as_slice()));
+                value.walk(&mut |e| {
+                    if let Expr::Load(b, i) = e {
+                        out.push((*b, i));
+                    }
+                });
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,294 @@
+//! Large reductions in two kernels: threads that each take a part of what becomes one element, and a
+//! thread an element that joins the parts in their order. Variances take two more, for the mean comes
+//! first.
+//!
+//! Neighbouring threads take neighbouring elements: parts are interleaved (part `p` of `P` has the
+//! elements `p`, `p + P`, `p + 2P`, …) and the parts are the innermost tasks, unless the innermost
+//! dimension is one of the result's. Small reductions are left to a thread an element.
+
+use nnc_runtime::DType;
+use nnc_runtime::program::Access;
+
+use super::Made;
+use super::elements::finished;
+use crate::graph::op::ReduceKind;
+use crate::graph::{Layout, NodeId, Op};
+use crate::kernel::module::{Role, ValueId};
+use crate::kernel::{Expr, Guard, Index};
+use crate::lower::Lowering;
+use crate::lower::access::Place;
+use crate::lower::builder::{Builder, Cell, Scope};
+use crate::lower::elements::divisor_near;
+use crate::lower::elementwise::{add, div, f32, fma, is_elementwise, max, min, mul, sizes, sub};
+use crate::lower::generic::lowest;
+
+/// Reductions of fewer elements than that are no work for several threads.
+const LEAST_COUNT: usize = 256;
+
+/// Results from which on a thread each is enough.
+const ENOUGH_RESULTS: usize = 1 << 15;
+
+/// Elements that a part has at least, and the most parts.
+const LEAST_PART: usize = 16;
+const MOST_PARTS: usize = 1024;
+
+/// A group of reductions over the same elements, and the elementwise work around them.
+struct Reduction<'a> {
+    name: &'a str,
+    anchors: Vec<(NodeId, ReduceKind, NodeId)>,
+    axes: &'a [usize],
+    keep: bool,
+    results: &'a [(NodeId, Place)],
+    /// Of the operands.
+    shape: Vec<usize>,
+    /// Elements that become one.
+    count: usize,
+    parts: usize,
+}
+
+/// What is put together of each anchor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// The sum (of a variance, too), product or extreme.
+    First,
+    /// The squared distances from the mean, of variances.
+    Squares,
+}
+
+impl<'a> Lowering<'a> {
+    /// The kernels; `None` if the nodes are something else, or few elements.
+    pub(super) fn gpu_reduction(
+        &mut self,
+        scope: &Scope<'a>,
+        name: &str,
+        nodes: &[NodeId],
+        results: &[(NodeId, Place)],
+    ) -> Option<Vec<Made>> {
+        let graph = self.graph;
+        let mut anchors = vec![];
+        let mut how: Option<(&[usize], bool)> = None;
+        for &n in nodes {
+            match &graph.node(n).op {
+                Op::Reduce { kind, axes, keep } => {
+                    let x = graph.operands(n)[0];
+                    anchors.push((n, *kind, x));
+                    let first = anchors[0].2;
+                    let (all, kept) = *how.get_or_insert((axes, *keep));
+                    if all != axes || kept != *keep || graph.node(first).ty != graph.node(x).ty {
+                        return None;
+                    }
+                }
+                op if is_elementwise(op) => {}
+                _ => return None,
+            }
+        }
+        let (axes, keep) = how?;
+        let x = graph.node(anchors[0].2);
+        let shape = sizes(x);
+        let count: usize = axes.iter().map(|&a| shape[a]).product();
+        let outputs = shape.iter().product::<usize>() / count.max(1);
+        let alike = results.iter().all(|(_, p)| p.shape == sizes(graph.node(anchors[0].0)));
+        if x.ty.dtype != DType::F32 || !alike || count < LEAST_COUNT || outputs >= ENOUGH_RESULTS {
+            return None;
+        }
+        // Both kernels take as many steps, as long as threads run side by side; parts of one size
+        // need no guards.
+        let parts = divisor_near(count, count.isqrt().min(count / LEAST_PART).min(MOST_PARTS));
+        let r = Reduction { name, anchors, axes, keep, results, shape, count, parts };
+        self.in_parts(scope, &r)
+    }
+
+    fn in_parts(&mut self, scope: &Scope<'a>, r: &Reduction) -> Option<Vec<Made>> {
+        // Values are added if there is something that uses them.
+        let first = self.module.values.len();
+        let place = |i: usize, shape: &[usize]| {
+            Place::dense(ValueId((first + i) as u32), DType::F32, shape, Layout::Plain)
+        };
+        let sums = [vec![r.anchors.len()], r.kept_shape()].concat();
+        let parts = [vec![r.anchors.len(), r.parts], r.kept_shape()].concat();
+        let varies = r.anchors.iter().any(|a| a.1 == ReduceKind::Variance);
+        let (made, shapes) = match varies {
+            false => {
+                let of = place(0, &parts);
+                (vec![r.of_parts(scope, Pass::First, &of, None)?, r.finish(scope, &of, None)?], vec![parts])
+            }
+            true => {
+                let (of, all, squares) = (place(0, &parts), place(1, &sums), place(2, &parts));
+                let kernels = vec![
+                    r.of_parts(scope, Pass::First, &of, None)?,
+                    r.join(scope, &of, &all)?,
+                    r.of_parts(scope, Pass::Squares, &squares, Some(&all))?,
+                    r.finish(scope, &squares, Some(&all))?,
+                ];
+                (kernels, vec![parts.clone(), sums, parts])
+            }
+        };
+        for shape in shapes {
+            self.new_value("", DType::F32, &shape, Role::Temporary);
+        }
+        Some(made)
+    }
+}
+
+impl Reduction<'_> {
+    /// The dimensions of the results that have more than one position in the operands' order.
+    fn kept(&self) -> Vec<usize> {
+        (0..self.shape.len()).filter(|a| !self.axes.contains(a)).collect()
+    }
+
+    fn kept_shape(&self) -> Vec<usize> {
+        self.kept().iter().map(|&a| self.shape[a]).collect()
+    }
+
+    /// The kernel that puts the elements of each part together. `[anchors, parts, …]`
+    fn of_parts(&self, scope: &Scope, pass: Pass, to: &Place, sums: Option<&Place>) -> Option<Made> {
+        let mut b = Builder::new(&format!("{}_parts", self.name), scope);
+        let out = b.bind(to, Access::Write, "parts");
+        let innermost_kept = self.shape.len().checked_sub(1).is_some_and(|last| !self.axes.contains(&last));
+        let mut part = Index::default();
+        if innermost_kept {
+            part = b.task("p", self.parts);
+        }
+        let kept: Vec<Index> = self.kept_shape().iter().map(|&n| b.task("i", n)).collect();
+        if !innermost_kept {
+            part = b.task("p", self.parts);
+        }
+        let mut means = vec![];
+        let cells: Vec<Cell> = self.anchors.iter().map(|_| b.cell("total", DType::F32)).collect();
+        for (i, (cell, &(_, kind, _))) in cells.iter().zip(&self.anchors).enumerate() {
+            b.assign(cell, start(kind));
+            means.push(sums.filter(|_| kind == ReduceKind::Variance).map(|sums| {
+                let sum = b.load(sums, "sums", &[&[Index::from(i)], kept.as_slice()].concat());
+                b.named("mean", DType::F32, div(sum, f32(self.count as f64)))
+            }));
+        }
+        b.serial("k", self.count.div_ceil(self.parts), |b, k| {
+            let number = k * self.parts as i64 + part.clone();
+            let inside = Guard::between(&number, 0, self.count as i64, b.extents());
+            b.when(inside, |b| {
+                let at = self.element(b, &kept, number);
+                for ((cell, mean), &(_, kind, x)) in cells.iter().zip(&means).zip(&self.anchors) {
+                    let value = match (pass, mean) {
+                        (Pass::Squares, None) => continue,
+                        (Pass::Squares, Some(mean)) => {
+                            let v = b.value(x, &at);
+                            let d = b.named("distance", DType::F32, sub(v, mean.clone()));
+                            fma(d.clone(), d, cell.get())
+                        }
+                        (Pass::First, _) => joined(kind, cell.get(), b.value(x, &at)),
+                    };
+                    b.assign(cell, value);
+                }
+            });
+        });
+        for (i, cell) in cells.iter().enumerate() {
+            let at = [&[Index::from(i), part.clone()], kept.as_slice()].concat();
+            b.store(out, at, cell.get());
+        }
+        finished(b)
+    }
+
+    /// The kernel that joins the parts, without what follows.
+    fn join(&self, scope: &Scope, parts: &Place, to: &Place) -> Option<Made> {
+        let mut b = Builder::new(&format!("{}_join", self.name), scope);
+        let out = b.bind(to, Access::Write, "sums");
+        let kept: Vec<Index> = self.kept_shape().iter().map(|&n| b.task("i", n)).collect();
+        for (i, cell) in self.totals(&mut b, parts, &kept, |_| true).into_iter().enumerate() {
+            b.store(out, [&[Index::from(i)], kept.as_slice()].concat(), cell.get());
+        }
+        finished(b)
+    }
+
+    /// The kernel that joins the parts and makes the results. With `sums`, the parts are those of the squares.
+    fn finish(&self, scope: &Scope, parts: &Place, sums: Option<&Place>) -> Option<Made> {
+        let mut b = Builder::new(self.name, scope);
+        b.provided = self.anchors.iter().map(|a| a.0).collect();
+        for (_, place) in self.results {
+            b.bind(place, Access::Write, "out");
+        }
+        let kept: Vec<Index> = self.kept_shape().iter().map(|&n| b.task("i", n)).collect();
+        let mut at_result = kept.iter();
+        let mut index = vec![];
+        for axis in 0..self.shape.len() {
+            match self.axes.contains(&axis) {
+                false => index.extend(at_result.next().cloned()),
+                true if self.keep => index.push(Index::default()),
+                true => {}
+            }
+        }
+        let from_parts = |kind: ReduceKind| sums.is_none() || kind == ReduceKind::Variance;
+        let totals = self.totals(&mut b, parts, &kept, from_parts);
+        for (i, (cell, &(anchor, kind, _))) in totals.iter().zip(&self.anchors).enumerate() {
+            let total = match sums.filter(|_| !from_parts(kind)) {
+                Some(sums) => b.load(sums, "sums", &[&[Index::from(i)], kept.as_slice()].concat()),
+                None => cell.get(),
+            };
+            let is_mean = matches!(kind, ReduceKind::Mean | ReduceKind::Variance);
+            let value = if is_mean { div(total, f32(self.count as f64)) } else { total };
+            let value = b.shared(DType::F32, value);
+            b.memo.push((anchor, index.clone(), value));
+        }
+        b.store_all(self.results, &index);
+        finished(b)
+    }
+
+    /// The joined parts of the wanted anchors, in registers.
+    fn totals(
+        &self,
+        b: &mut Builder,
+        parts: &Place,
+        kept: &[Index],
+        wanted: impl Fn(ReduceKind) -> bool,
+    ) -> Vec<Cell> {
+        let cells: Vec<Cell> = self.anchors.iter().map(|_| b.cell("total", DType::F32)).collect();
+        for (cell, &(_, kind, _)) in cells.iter().zip(&self.anchors) {
+            b.assign(cell, start(kind));
+        }
+        b.serial("p", self.parts, |b, p| {
+            for (i, (cell, &(_, kind, _))) in cells.iter().zip(&self.anchors).enumerate() {
+                if wanted(kind) {
+                    let part = b.load(parts, "parts", &[&[Index::from(i), p.clone()], kept].concat());
+                    b.assign(cell, joined(kind, cell.get(), part));
+                }
+            }
+        });
+        cells
+    }
+
+    /// The index of a number among the elements that become one.
+    fn element(&self, b: &mut Builder, kept: &[Index], number: Index) -> Vec<Index> {
+        let mut at = vec![Index::default(); self.shape.len()];
+        for (axis, i) in self.kept().into_iter().zip(kept) {
+            at[axis] = i.clone();
+        }
+        let mut reduced: Vec<usize> = self.axes.to_vec();
+        reduced.sort();
+        let mut rest = number;
+        for (n, &axis) in reduced.iter().enumerate().rev() {
+            let size = self.shape[axis];
+            at[axis] = if n == 0 { rest.clone() } else { rest.rem(size, b.extents()) };
+            rest = rest.div(size, b.extents());
+        }
+        at
+    }
+}
+
+/// What a total starts from.
+fn start(kind: ReduceKind) -> Expr {
+    match kind {
+        ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Variance => f32(0.0),
+        ReduceKind::Prod => f32(1.0),
+        ReduceKind::Max => lowest(DType::F32),
+        ReduceKind::Min => f32(f64::INFINITY),
+    }
+}
+
+/// A total with one more element, or part.
+fn joined(kind: ReduceKind, total: Expr, x: Expr) -> Expr {
+    match kind {
+        ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Variance => add(total, x),
+        ReduceKind::Prod => mul(total, x),
+        ReduceKind::Max => max(total, x),
+        ReduceKind::Min => min(total, x),
+    }
+}

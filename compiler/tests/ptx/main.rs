@@ -1,0 +1,9 @@
+//! PTX: what NVIDIA's assembler says of the code for every example program, and what an interpreter
+//! computes with that of small nets.
+
+mod assemble;
+#[path = "../common/gpu.rs"]
+mod gpu;
+mod nets;
+mod ptxas;
+mod text;
