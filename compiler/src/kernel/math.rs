@@ -39,6 +39,7 @@ fn body(stmts: &mut [Stmt]) {
                 });
                 expand_expr(value, &mut taken);
             }
+            Stmt::Prefetch { .. } => {}
         }
     }
 }

@@ -138,6 +138,15 @@ impl Guard {
     }
 }
 
+/// The cache of a core that a prefetch fills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cache {
+    /// The nearest: what is needed some hundred cycles later.
+    First,
+    /// The next one: what is too much for the first, or needed later.
+    Second,
+}
+
 /// A statement.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stmt {
@@ -165,6 +174,17 @@ pub enum Stmt {
         index: Vec<Index>,
         /// What, of the buffer's element type.
         value: Expr,
+    },
+    /// `buffer[index]` is read soon: a hint to fetch the cache line that it is in. Its place is proved in
+    /// bounds like that of a load, but it computes nothing, may come before anybody has written the element, and
+    /// a back end may leave it out.
+    Prefetch {
+        /// From where; not a register.
+        buffer: BufferId,
+        /// One a dimension.
+        index: Vec<Index>,
+        /// To where.
+        cache: Cache,
     },
 }
 

@@ -6,7 +6,9 @@ use nnc_runtime::DType;
 use nnc_runtime::program::{Access, Phase};
 
 use super::module::{Module, Role};
-use super::{BinOp, Buffer, BufferId, Expr, Guard, Index, Kernel, LoopKind, Memory, Stmt, UnOp, row_major};
+use super::{
+    BinOp, Buffer, BufferId, Cache, Expr, Guard, Index, Kernel, LoopKind, Memory, Stmt, UnOp, row_major,
+};
 
 impl Display for Kernel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -163,6 +165,15 @@ impl Printer<'_> {
                 self.access(f, *buffer, index, None)?;
                 f.write_str(" = ")?;
                 self.expr(f, value, LOOSEST)?;
+                writeln!(f)
+            }
+            Stmt::Prefetch { buffer, index, cache } => {
+                let to = match cache {
+                    Cache::First => "l1",
+                    Cache::Second => "l2",
+                };
+                write!(f, "prefetch {to} ")?;
+                self.access(f, *buffer, index, None)?;
                 writeln!(f)
             }
         }

@@ -11,7 +11,7 @@ use nnc_runtime::DType;
 use super::access::Place;
 use crate::graph::{Graph, NodeId};
 use crate::kernel::module::Arg;
-use crate::kernel::{BufferId, Expr, Extents, Guard, Index, Kernel, LoopKind, Memory, Stmt, Var};
+use crate::kernel::{BufferId, Cache, Expr, Extents, Guard, Index, Kernel, LoopKind, Memory, Stmt, Var};
 
 /// What a value outside the group is to a kernel.
 #[derive(Clone, Debug)]
@@ -263,6 +263,11 @@ impl<'a> Builder<'a> {
         });
     }
 
+    /// A hint that the cache line of an element is read soon.
+    pub fn prefetch(&mut self, buffer: BufferId, index: Vec<Index>, cache: Cache) {
+        self.push(Stmt::Prefetch { buffer, index, cache });
+    }
+
     /// A register for one value (a lane each in lane mode).
     pub fn cell(&mut self, name: &str, dtype: DType) -> Cell {
         let (width, index) = match &self.lanes {
@@ -370,6 +375,7 @@ pub(super) fn is_vectorisable(kernel: &Kernel) -> bool {
                 Some(l) => stride(kernel, *buffer, index, l) == Some(1) && expr(kernel, value, l),
                 None => true,
             },
+            Stmt::Prefetch { .. } => true,
         })
     }
     fn uniform(i: &Index, lane: Option<Var>) -> bool {

@@ -328,12 +328,13 @@ impl<A: Assembler> Emitter<'_, A> {
     }
 }
 
-/// All loads and stores.
+/// All loads, stores and prefetches.
 pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
     let mut out = vec![];
     for s in body {
         match s {
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
+            Stmt::Prefetch { buffer, index, .. } => out.push((*buffer, index.as_slice())),
             Stmt::Store { buffer, index, value } => {
                 out.push((*buffer, index.as_slice()));
                 value.walk(&mut |e| {

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 
 use nnc_runtime::DType;
 
-use crate::kernel::{BinOp, UnOp};
+use crate::kernel::{BinOp, Cache, UnOp};
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +124,8 @@ pub trait Assembler {
     fn load_splat(&mut self, dtype: DType, lanes: usize, at: Place<Self::Value>) -> Self::Value;
     /// A scalar, or lanes side by side (not of bool).
     fn store(&mut self, kind: Kind, at: Place<Self::Value>, value: Self::Value);
+    /// A hint that the place is read soon; nothing, where the machine takes none.
+    fn prefetch(&mut self, cache: Cache, at: Place<Self::Value>);
 
     // Elements.
 

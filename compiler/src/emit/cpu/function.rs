@@ -187,6 +187,11 @@ impl<'k, A: Assembler> Emitter<'k, A> {
                 Stmt::Loop { var, kind, body } => self.any_loop(*var, *kind, body),
                 Stmt::If { guards, body } => self.branch(guards, body),
                 Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
+                Stmt::Prefetch { buffer, index, cache } => {
+                    let address = self.address(*buffer, index);
+                    let place = self.place(&address);
+                    self.asm.prefetch(*cache, place);
+                }
             }
         }
     }
@@ -273,7 +278,7 @@ impl<'k, A: Assembler> Emitter<'k, A> {
                 !counted && self.is_innermost(body)
             }
             Stmt::If { body, .. } => self.is_innermost(body),
-            Stmt::Store { .. } => true,
+            Stmt::Store { .. } | Stmt::Prefetch { .. } => true,
         })
     }
 
@@ -322,5 +327,6 @@ fn stores_to(body: &[Stmt], buffer: BufferId) -> bool {
     body.iter().any(|s| match s {
         Stmt::Loop { body, .. } | Stmt::If { body, .. } => stores_to(body, buffer),
         Stmt::Store { buffer: b, .. } => *b == buffer,
+        Stmt::Prefetch { .. } => false,
     })
 }

@@ -178,6 +178,20 @@ fn samples_give_the_interpreters_bits() {
 }
 
 #[test]
+fn prefetches_reach_the_machine_where_it_has_them() {
+    let kernel = samples::prefetching();
+    let verified = verify(&kernel).expect("is right");
+    let options = EmitOptions { clif: false, asm: true };
+    for target in targets().iter().filter(|t| t.architecture == "x86_64") {
+        let code = compile(std::slice::from_ref(&verified), target, &options).expect("compiles");
+        let text = code.asm.expect("asked for");
+        let count = |cache: &str| text.matches(cache).count();
+        let expected = usize::from(target.lanes > 4);
+        assert_eq!([count("prefetcht0"), count("prefetcht1")], [expected; 2], "{text}");
+    }
+}
+
+#[test]
 fn loops_over_the_same_registers_have_one_width() {
     let kernel = samples::shared_registers();
     let widths = |available: &[usize]| vector::widths(&kernel, available);

@@ -61,7 +61,7 @@ fn collect_loops<'k>(body: &'k [Stmt], found: &mut Vec<(Var, &'k [Stmt])>) {
                 collect_loops(body, found);
             }
             Stmt::If { body, .. } => collect_loops(body, found),
-            Stmt::Store { .. } => {}
+            Stmt::Store { .. } | Stmt::Prefetch { .. } => {}
         }
     }
 }
@@ -70,6 +70,7 @@ fn collect_loops<'k>(body: &'k [Stmt], found: &mut Vec<(Var, &'k [Stmt])>) {
 fn each_access(body: &[Stmt], see: &mut dyn FnMut(BufferId, &[Index])) {
     for s in body {
         match s {
+            Stmt::Prefetch { .. } => {}
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => each_access(body, see),
             Stmt::Store { buffer, index, value } => {
                 see(*buffer, index);
@@ -152,6 +153,7 @@ impl Analysis<'_> {
         for s in body {
             match s {
                 Stmt::Loop { body, .. } | Stmt::If { body, .. } => self.collect(body, stores, loads),
+                Stmt::Prefetch { .. } => {}
                 Stmt::Store { buffer, index, value } => {
                     stores.push((*buffer, self.kernel.flat(*buffer, index)));
                     value.walk(&mut |e| {
@@ -171,6 +173,8 @@ impl Analysis<'_> {
             Stmt::Store { buffer, index, value } => {
                 self.stride(*buffer, index) == Some(1) && self.expr(value)
             }
+            // Once for all lanes.
+            Stmt::Prefetch { .. } => true,
         }
     }
 

@@ -155,6 +155,8 @@ impl<'k> Emitter<'k> {
                 Stmt::Loop { var, kind, body } => self.any_loop(*var, *kind, body),
                 Stmt::If { guards, body } => self.branch(guards, body),
                 Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
+                // Threads hide latency by being many.
+                Stmt::Prefetch { .. } => {}
             }
         }
     }
@@ -302,6 +304,7 @@ pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
     for s in body {
         match s {
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
+            Stmt::Prefetch { .. } => {}
             Stmt::Store { buffer, index, value } => {
                 out.push((*buffer, index.as_slice()));
                 value.walk(&mut |e| {

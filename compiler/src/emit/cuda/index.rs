@@ -267,6 +267,7 @@ fn guards_in(body: &[Stmt]) -> Vec<&Guard> {
                     out.extend(guards);
                 }
             }),
+            Stmt::Prefetch { .. } => {}
         }
     }
     out
@@ -323,6 +324,7 @@ fn each_value(body: &[Stmt], see: &mut dyn FnMut(&Expr)) {
         match s {
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => each_value(body, see),
             Stmt::Store { value, .. } => value.walk(&mut |e| see(e)),
+            Stmt::Prefetch { .. } => {}
         }
     }
 }

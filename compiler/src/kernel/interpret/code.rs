@@ -78,11 +78,12 @@ impl<'a> Compiler<'a> {
     }
 
     pub fn body(&mut self, body: &[Stmt]) -> Result<Vec<Step>, Problem> {
-        body.iter().map(|s| self.stmt(s)).collect()
+        body.iter().filter_map(|s| self.stmt(s).transpose()).collect()
     }
 
-    fn stmt(&mut self, s: &Stmt) -> Result<Step, Problem> {
-        Ok(match s {
+    /// What the statement does, if anything.
+    fn stmt(&mut self, s: &Stmt) -> Result<Option<Step>, Problem> {
+        Ok(Some(match s {
             Stmt::Loop { var, body, .. } => {
                 let v = var.0 as usize;
                 Step::Loop(v, self.kernel.vars[v].extent, self.body(body)?)
@@ -99,7 +100,8 @@ impl<'a> Compiler<'a> {
                 }
                 Step::Store(place, code)
             }
-        })
+            Stmt::Prefetch { .. } => return Ok(None),
+        }))
     }
 
     fn place(&self, buffer: BufferId, index: &[Index]) -> Result<Place, Problem> {

@@ -2,7 +2,7 @@ use nnc_runtime::DType::{F32, I32};
 use nnc_runtime::program::Access::{Read, Write};
 
 use crate::kernel::math;
-use crate::kernel::{BinOp, Expr, Guard, Index, Kernel, LoopKind, Memory, Stmt, UnOp};
+use crate::kernel::{BinOp, Cache, Expr, Guard, Index, Kernel, LoopKind, Memory, Stmt, UnOp};
 
 /// A kernel that shows every kind of statement.
 fn sample() -> Kernel {
@@ -42,6 +42,7 @@ fn sample() -> Kernel {
     let out = Stmt::Store { buffer: y, index: vec![n.into(), o.into(), l2.into()], value };
     k.body = vec![
         Stmt::Loop { var: s, kind: LoopKind::Serial, body: vec![stage] },
+        Stmt::Prefetch { buffer: w, index: vec![2usize.into(), 0usize.into()], cache: Cache::First },
         Stmt::Loop { var: t, kind: LoopKind::Unroll, body: vec![window] },
         Stmt::Loop { var: l2, kind: LoopKind::Vector, body: vec![out] },
     ];

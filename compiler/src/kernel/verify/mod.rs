@@ -78,6 +78,8 @@ pub enum Problem {
         "`{0}`: registers are indexed by unrolled variables only, or in the last place by that of a vector loop"
     )]
     RegisterIndex(String),
+    #[error("`{0}` is in registers, where nothing is prefetched to")]
+    PrefetchRegister(String),
     #[error("vector loop `{0}` has a loop inside")]
     VectorLoop(String),
     #[error("`{0}` is written but not writable")]
@@ -184,6 +186,7 @@ impl Checker<'_> {
                     self.guards.truncate(outer);
                 }
                 Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
+                Stmt::Prefetch { buffer, index, .. } => self.prefetch(*buffer, index),
             }
         }
     }
@@ -207,6 +210,12 @@ impl Checker<'_> {
                 found,
             }),
             Err(e) => self.errors.push(e),
+        }
+    }
+
+    fn prefetch(&mut self, buffer: BufferId, index: &[Index]) {
+        if self.access(buffer, index, None) && self.kernel.buffer_of(buffer).memory == Memory::Register {
+            self.errors.push(Problem::PrefetchRegister(print::access(self.kernel, buffer, index)));
         }
     }
 
@@ -334,7 +343,7 @@ fn any_loop(body: &[Stmt]) -> bool {
     body.iter().any(|s| match s {
         Stmt::Loop { .. } => true,
         Stmt::If { body, .. } => any_loop(body),
-        Stmt::Store { .. } => false,
+        Stmt::Store { .. } | Stmt::Prefetch { .. } => false,
     })
 }
 

@@ -45,6 +45,7 @@ fn collect<'a>(body: &'a [Stmt], uses: &mut [Uses<'a>]) {
                     _ => {}
                 });
             }
+            Stmt::Prefetch { .. } => {}
         }
     }
 }

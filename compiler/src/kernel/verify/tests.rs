@@ -2,7 +2,7 @@ use nnc_runtime::DType::{Bool, F32, I32};
 use nnc_runtime::program::Access::{Read, Write};
 
 use super::*;
-use crate::kernel::BinOp;
+use crate::kernel::{BinOp, Cache};
 
 fn load(b: BufferId, i: Vec<Index>) -> Expr {
     Expr::Load(b, i)
@@ -133,6 +133,32 @@ fn access_rights_are_kept() {
     let at = vec![Index::default()];
     k.body = vec![Stmt::Store { buffer: x, index: at.clone(), value: load(y, at) }];
     assert_eq!(problems(&k), ["`y` is read but not readable", "`x` is written but not writable"]);
+}
+
+#[test]
+fn prefetches_are_in_bounds_and_of_memory() {
+    let mut k = Kernel::new("k");
+    let x = k.buffer("x", F32, &[8], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[8], Memory::Global(Write));
+    let acc = k.buffer("acc", F32, &[8], Memory::Register);
+    let t = k.task("t", 8);
+    let extents = k.extents();
+    let next = Index::from(t) + 2i64;
+    let mut prefetch = |buffer: BufferId, at: Index, guards: Vec<Guard>| {
+        let hint = Stmt::Prefetch { buffer, index: vec![at], cache: Cache::First };
+        k.body = vec![Stmt::If { guards, body: vec![hint] }];
+        problems(&k)
+    };
+    assert!(prefetch(x, next.rem(8, &extents), vec![]).is_empty());
+    assert!(prefetch(y, next.clone(), Guard::between(&next, 0, 8, &extents)).is_empty());
+    assert_eq!(
+        prefetch(x, next.clone(), vec![]),
+        ["`x[t + 2]`: `t + 2` in dimension 0 of size 8 may be 2 to 9"]
+    );
+    assert_eq!(
+        prefetch(acc, Index::default(), vec![]),
+        ["`acc[0]` is in registers, where nothing is prefetched to"]
+    );
 }
 
 #[test]

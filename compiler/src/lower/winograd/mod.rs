@@ -36,7 +36,7 @@ use super::{LowerError, Lowering};
 use crate::graph::op::{Conv2d, Window};
 use crate::graph::{Graph, Layout, NodeId};
 use crate::kernel::module::{Arg, Role};
-use crate::kernel::{Guard, Index, Kernel, row_major};
+use crate::kernel::{BufferId, Guard, Index, Kernel, row_major};
 use crate::target::CpuTarget;
 
 /// Elements of a cache line.
@@ -203,7 +203,7 @@ impl<'a> Winograd<'a> {
         let mut b = self.builder(scope, &self.name);
         let strip = self.strip(&mut b);
         let x = b.bind(&self.x, Access::Read, "x");
-        let weights = b.bind(&self.weights, Access::Read, "weight");
+        let weights = self.bind_weights(&mut b);
         let input = self.strip_buffer(&mut b);
         let products = self.product_buffer(&mut b);
         let target = Target { buffer: input, prefix: &[] };
@@ -239,12 +239,22 @@ impl<'a> Winograd<'a> {
         let group = b.task("g", self.geometry.groups);
         let strip = self.strip(&mut b);
         let input = b.bind(input, Access::Read, "transformed");
-        let weights = b.bind(&self.weights, Access::Read, "weight");
+        let weights = self.bind_weights(&mut b);
         let products = self.product_buffer(&mut b);
         let prefix = strip.number.clone();
         self.multiply(&mut b, &group, &Operands { input, prefix: &prefix, weights, products });
         self.finish_strip(&mut b, &strip, &group, products);
         self.finished(b)
+    }
+
+    /// The weights, of which those of a group and a product are in one piece.
+    fn bind_weights(&self, b: &mut Builder) -> BufferId {
+        let [groups, products, channels, group] = self.weights.shape[..] else {
+            unreachable!("as `weights::shape` says")
+        };
+        let shape = vec![groups, products, channels * group];
+        let strides = row_major(&shape);
+        b.bind(&Place { shape, strides, ..self.weights.clone() }, Access::Read, "weight")
     }
 
     fn builder(&self, scope: &'a Scope<'a>, name: &str) -> Builder<'a> {

@@ -3,15 +3,18 @@
 //!
 //! A tile of registers holds the sums of a few tiles for two vectors of output channels. For every
 //! input channel the weights are read as vectors, the transformed input by broadcast.
+//!
+//! Weights are too many for a core's caches: while those of a place and a group are multiplied, the
+//! next ones are fetched from the last cache or memory, each tile of registers fetching its share.
 
 use nnc_runtime::DType;
 
-use crate::kernel::{BufferId, Expr, Index, LoopKind, Memory};
+use crate::kernel::{BufferId, Cache, Expr, Index, Memory};
 
 use super::super::builder::Builder;
 use super::super::conv_split::tiles;
 use super::super::elementwise::{f32, fma};
-use super::{Winograd, spread};
+use super::{LINE, Winograd, spread};
 
 /// Registers beside sums and weights: an input, and the two copies that Cranelift's multiply-add
 /// overwrites.
@@ -25,7 +28,7 @@ pub(super) struct Operands<'o> {
     /// `[…, product, block, tile, channel]`
     pub input: BufferId,
     pub prefix: &'o [Index],
-    /// `[group, product, channel, output channel]`
+    /// `[group, product, input channel · output channel]`
     pub weights: BufferId,
     /// `[product, tile, output channel]`
     pub products: BufferId,
@@ -37,6 +40,27 @@ struct Registers {
     x: BufferId,
 }
 
+/// What a tile of registers computes, and what it fetches meanwhile.
+struct RegisterTile<'t> {
+    group: &'t Index,
+    product: &'t Index,
+    /// The first of its tiles.
+    first: Index,
+    /// How many they are.
+    size: usize,
+    next: Next,
+}
+
+/// Weights that are needed next.
+struct Next {
+    group: Index,
+    product: Index,
+    /// The first cache line among those of a block of input channels.
+    line: Index,
+    /// How many lines, for each block of input channels.
+    lines: usize,
+}
+
 /// Tiles whose sums fit in registers.
 pub(super) fn register_tiles(registers: usize) -> usize {
     (registers.saturating_sub(VECTORS + INPUT_REGISTERS) / VECTORS).max(1)
@@ -45,20 +69,41 @@ pub(super) fn register_tiles(registers: usize) -> usize {
 impl Winograd<'_> {
     /// All products of a strip and a group.
     pub(super) fn multiply(&self, b: &mut Builder, group: &Index, operands: &Operands) {
+        let cut = tiles(self.geometry.strip_tiles(), register_tiles(self.registers));
+        let parts = cut.iter().map(|(count, _)| count).sum();
         b.serial("p", self.transform.products(), |b, p| {
-            let mut first = 0;
-            for (count, size) in tiles(self.geometry.strip_tiles(), register_tiles(self.registers)) {
+            let (mut first, mut before) = (0, 0);
+            for &(count, size) in &cut {
                 b.serial("t", count, |b, t| {
-                    let tile = t * size as i64 + first;
-                    self.register_tile(b, [group, &p, &tile], size, operands);
+                    let next = self.next(b, [group, &p], t.clone() + before, parts);
+                    let first = t * size as i64 + first;
+                    self.register_tile(b, &RegisterTile { group, product: &p, first, size, next }, operands);
                 });
                 first += count * size;
+                before += count;
             }
         });
     }
 
-    fn register_tile(&self, b: &mut Builder, at: [&Index; 3], size: usize, operands: &Operands) {
-        let lanes = self.lanes;
+    /// The share of the next weights that a part of the work on these fetches.
+    fn next(&self, b: &Builder, [group, product]: [&Index; 2], part: Index, parts: usize) -> Next {
+        let (groups, products) = (self.geometry.groups, self.transform.products());
+        let after = product.clone() + 1usize;
+        let carry = after.div(products, b.extents());
+        let all = self.geometry.block * self.geometry.group / LINE;
+        let lines = all.div_ceil(parts).next_power_of_two();
+        // From the first line on to the last ones, so that whoever is last fetches no others.
+        let line = (part * (all - lines) as i64).div((parts - 1).max(1), b.extents());
+        Next {
+            group: (group.clone() + carry).rem(groups, b.extents()),
+            product: after.rem(products, b.extents()),
+            line,
+            lines,
+        }
+    }
+
+    fn register_tile(&self, b: &mut Builder, tile: &RegisterTile, operands: &Operands) {
+        let (lanes, size) = (self.lanes, tile.size);
         let registers = Registers {
             sums: b.kernel.buffer("sum", DType::F32, &[size, VECTORS, lanes], Memory::Register),
             weights: b.kernel.buffer("w", DType::F32, &[VECTORS, lanes], Memory::Register),
@@ -66,19 +111,24 @@ impl Winograd<'_> {
         };
         self.each_sum(b, size, &mut |b, sum| b.store(registers.sums, sum, f32(0.0)));
         let (channels, block) = (self.problem.input[0], self.geometry.block);
-        let [group, product, first] = at;
+        // Fetches lie among the steps: many at a time would wait for each other.
+        let pieces = tile.next.lines.min(block);
         b.serial("ic", channels / block, |b, ic| {
-            self.steps(b, &registers, [group, product, first, &ic], size, block, operands);
+            b.unroll("f", pieces, |b, f| {
+                self.fetch(b, tile, [&ic, &f], tile.next.lines / pieces, operands);
+                let first = f * (block / pieces) as i64;
+                self.steps(b, &registers, tile, [&ic, &first], block / pieces, operands);
+            });
         });
         if channels % block > 0 {
             let last = Index::from(channels / block);
-            self.steps(b, &registers, [group, product, first, &last], size, channels % block, operands);
+            self.steps(b, &registers, tile, [&last, &Index::default()], channels % block, operands);
         }
         self.each_sum(b, size, &mut |b, sum| {
-            let tile = first.clone() + sum[0].clone();
+            let number = tile.first.clone() + sum[0].clone();
             let channel = sum[1].clone() * lanes as i64 + sum[2].clone();
             let value = Expr::Load(registers.sums, sum);
-            b.store(operands.products, vec![product.clone(), tile, channel], value);
+            b.store(operands.products, vec![tile.product.clone(), number, channel], value);
         });
     }
 
@@ -91,28 +141,49 @@ impl Winograd<'_> {
         });
     }
 
-    /// The multiply-adds of a block of input channels.
+    /// Fetches the piece of that number of a tile's share, so many lines.
+    fn fetch(
+        &self,
+        b: &mut Builder,
+        tile: &RegisterTile,
+        [block, piece]: [&Index; 2],
+        lines: usize,
+        operands: &Operands,
+    ) {
+        let g = &self.geometry;
+        let line = tile.next.line.clone() + piece.clone() * lines as i64;
+        let first = block.clone() * (g.block * g.group) as i64 + line * LINE as i64;
+        for l in 0..lines {
+            let at = vec![tile.next.group.clone(), tile.next.product.clone(), first.clone() + l * LINE];
+            b.prefetch(operands.weights, at, Cache::Second);
+        }
+    }
+
+    /// The multiply-adds of some input channels of a block.
     fn steps(
         &self,
         b: &mut Builder,
         registers: &Registers,
-        [group, product, first, block]: [&Index; 4],
-        size: usize,
+        tile: &RegisterTile,
+        [block, first]: [&Index; 2],
         channels: usize,
         operands: &Operands,
     ) {
-        let lanes = self.lanes;
-        b.repeat(LoopKind::Unroll, "c", channels, |b, c| {
-            let channel = block.clone() * self.geometry.block as i64 + c.clone();
+        let (lanes, g) = (self.lanes, &self.geometry);
+        b.unroll("c", channels, |b, c| {
+            let c = first.clone() + c;
+            let channel = block.clone() * g.block as i64 + c.clone();
             b.unroll("v", VECTORS, |b, v| {
                 b.vector(lanes, |b, lane| {
                     let out = v.clone() * lanes as i64 + lane.clone();
-                    let at = vec![group.clone(), product.clone(), channel, out];
-                    b.store(registers.weights, vec![v, lane], Expr::Load(operands.weights, at));
+                    let at = channel * g.group as i64 + out;
+                    let w = Expr::Load(operands.weights, vec![tile.group.clone(), tile.product.clone(), at]);
+                    b.store(registers.weights, vec![v, lane], w);
                 });
             });
-            b.unroll("i", size, |b, i| {
-                let at = [product.clone(), block.clone(), first.clone() + i.clone(), c];
+            b.unroll("i", tile.size, |b, i| {
+                let number = tile.first.clone() + i.clone();
+                let at = [tile.product.clone(), block.clone(), number, c];
                 let x = Expr::Load(operands.input, [operands.prefix, &at].concat());
                 b.vector(lanes, |b, lane| b.store(registers.x, vec![lane], x));
                 b.unroll("v", VECTORS, |b, v| {

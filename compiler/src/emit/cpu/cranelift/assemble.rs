@@ -7,7 +7,7 @@ use nnc_runtime::DType;
 
 use super::super::assembler::{Assembler, Kind, Place};
 use super::{Builder, LANES, type_of};
-use crate::kernel::{BinOp, UnOp};
+use crate::kernel::{BinOp, Cache, UnOp};
 
 /// A branch: where the code for the other case goes, and where both meet if there is such code.
 pub struct Branch {
@@ -161,6 +161,9 @@ impl Assembler for Builder<'_> {
     fn store(&mut self, _kind: Kind, at: Place<Value>, value: Value) {
         self.b.ins().store(flags(&at), value, at.base, at.offset);
     }
+
+    /// Cranelift has no such instruction.
+    fn prefetch(&mut self, _: Cache, _: Place<Value>) {}
 
     fn constant(&mut self, kind: Kind, c: f64) -> Value {
         self.number(kind, c)

@@ -4,7 +4,7 @@ use nnc_runtime::DType::{Bool, F32, I32};
 use nnc_runtime::program::Access::{Read, ReadWrite, Write};
 
 use crate::kernel::LoopKind::{Serial, Unroll, Vector};
-use crate::kernel::{BinOp, BufferId, Expr, Guard, Index, Kernel, LoopKind, Memory, Stmt, UnOp, Var};
+use crate::kernel::{BinOp, BufferId, Cache, Expr, Guard, Index, Kernel, LoopKind, Memory, Stmt, UnOp, Var};
 
 pub fn over(var: Var, kind: LoopKind, body: Vec<Stmt>) -> Stmt {
     Stmt::Loop { var, kind, body }
@@ -307,6 +307,35 @@ pub fn shared_registers() -> Kernel {
     k
 }
 
+/// Sums of rows, while the next row comes to the second cache and the next elements, where there are some, to the first.
+pub fn prefetching() -> Kernel {
+    let mut k = Kernel::new("prefetching");
+    let x = k.buffer("x", F32, &[5, 12, 16], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[5, 16], Memory::Global(Write));
+    let acc = k.buffer("acc", F32, &[16], Memory::Register);
+    let (t, s) = (k.task("t", 5), k.var("s", 12));
+    let [l1, l2, l3] = [0; 3].map(|_| k.var("l", 16));
+    let extents = k.extents();
+    let fetch = |at: [Index; 2], cache| {
+        let [row, step] = at;
+        Stmt::Prefetch { buffer: x, index: vec![row, step, c(0)], cache }
+    };
+    let later = i(s) + 4i64;
+    let soon = Stmt::If {
+        guards: Guard::between(&later, 0, 12, &extents),
+        body: vec![fetch([i(t), later.clone()], Cache::First)],
+    };
+    let next = fetch([(i(t) + 1i64).rem(5, &extents), i(s)], Cache::Second);
+    let sum = binary(BinOp::Add, load(acc, vec![i(l2)]), load(x, vec![i(t), i(s), i(l2)]));
+    let step = over(l2, Vector, vec![store(acc, vec![i(l2)], sum)]);
+    k.body = vec![
+        over(l1, Vector, vec![store(acc, vec![i(l1)], f(0.0))]),
+        over(s, Serial, vec![soon, next, step]),
+        over(l3, Vector, vec![store(y, vec![i(t), i(l3)], load(acc, vec![i(l3)]))]),
+    ];
+    k
+}
+
 /// Sums of as many inputs at places that all move in their own way.
 pub fn many_buffers(count: usize) -> Kernel {
     let mut k = Kernel::new("many_buffers");
@@ -327,6 +356,6 @@ pub fn all() -> Vec<Kernel> {
         all.extend([conv_rows(lanes), max_pool(lanes), softmax(lanes)]);
     }
     all.extend([4, 8, 16, 3, 20, 24, 33].map(elementwise));
-    all.extend([gather(), div_mod(), shared_registers()]);
+    all.extend([gather(), div_mod(), shared_registers(), prefetching()]);
     all
 }

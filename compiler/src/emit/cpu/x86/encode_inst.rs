@@ -17,6 +17,8 @@ impl Emit<'_> {
         match inst.op {
             Op::Copy => self.move_general(inst.dst, inst.src[0], Width::Quad),
             Op::Load | Op::Store => self.transfer_general(inst),
+            Op::PrefetchFirst => self.op(Code::Prefetcht0_m8, &[self.memory_of(inst)]),
+            Op::PrefetchSecond => self.op(Code::Prefetcht1_m8, &[self.memory_of(inst)]),
             Op::Immediate => self.immediate(inst.dst, inst.imm),
             Op::Lea => self.lea(inst),
             Op::Sub => self.subtract(inst),

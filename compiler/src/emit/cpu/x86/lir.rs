@@ -129,6 +129,9 @@ pub enum Op {
     Load,
     /// Stores a to the memory operand.
     Store,
+    /// Fetches the memory operand's cache line to the first or second cache.
+    PrefetchFirst,
+    PrefetchSecond,
     // General.
     Immediate,
     /// a + b·2^(imm >> 32) + low half of imm; b may be none.
@@ -283,7 +286,8 @@ impl Inst {
 
     /// True if it must stay although nobody reads its destination.
     pub fn has_effect(&self) -> bool {
-        matches!(self.op, Op::Loop | Op::EndLoop | Op::If | Op::Else | Op::EndIf | Op::Store)
+        let fetches = matches!(self.op, Op::PrefetchFirst | Op::PrefetchSecond);
+        self.is_structure() || self.op == Op::Store || fetches
     }
 
     /// True for what begins or ends a straight line.

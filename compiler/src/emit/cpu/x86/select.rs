@@ -7,7 +7,7 @@ use nnc_runtime::DType;
 
 use super::lir::{Base, Class, Function, Inst, Level, Mem, Op, Reg, Width};
 use crate::emit::cpu::assembler::{Assembler, Kind, Place};
-use crate::kernel::{BinOp, UnOp};
+use crate::kernel::{BinOp, Cache, UnOp};
 
 /// The x86-64 assembler.
 #[derive(Debug)]
@@ -352,6 +352,14 @@ impl Assembler for X86 {
     fn store(&mut self, kind: Kind, at: Place<Reg>, value: Reg) {
         let (_, width) = self.place_of(kind);
         self.f.code.push(Inst::new(Op::Store, width, Reg::NONE, &[value]).mem(memory(at)));
+    }
+
+    fn prefetch(&mut self, cache: Cache, at: Place<Reg>) {
+        let op = match cache {
+            Cache::First => Op::PrefetchFirst,
+            Cache::Second => Op::PrefetchSecond,
+        };
+        self.f.code.push(Inst::new(op, Width::Byte, Reg::NONE, &[]).mem(memory(at)));
     }
 
     fn constant(&mut self, kind: Kind, c: f64) -> Reg {
