@@ -1,7 +1,8 @@
 //! Dense, grouped and depthwise convolutions, some blocks of output channels at a time: the fast
 //! path, with whatever follows in the group computed while the sums are in registers.
 //!
-//! A task is an image, some rows of the result and some groups of blocks ([how much](super::conv_split)):
+//! Small depthwise convolutions have [loops of their own](super::conv_depthwise). A task of all others is an
+//! image, some rows of the result and some groups of blocks ([how much](super::conv_split)):
 //! 1. The input rows it needs are [staged](super::conv_stage) in scratch with their padding, so
 //!    that borders cost the inner loops nothing. Without padding the input is read where it is; a
 //!    1x1 convolution even takes all pixels as one row.
@@ -64,6 +65,8 @@ pub(super) struct Task {
     pub first_conv_row: Index,
     pub source: Source,
     pub weights: BufferId,
+    /// The weights as rows, to be fetched ahead.
+    pub weights_in_rows: Option<BufferId>,
     pub x: BufferId,
     /// Sums `[groups, rows, columns, vectors, lanes]`, where they go through memory.
     pub partial: Option<BufferId>,
@@ -86,6 +89,9 @@ pub(super) struct Outputs {
 impl ConvGroup<'_> {
     /// The kernel; `None` if the work around the convolution does not fit this form.
     pub fn kernel(&self, scope: &Scope) -> Option<(Kernel, Vec<Arg>)> {
+        if self.is_small_depthwise() {
+            return self.depthwise(scope);
+        }
         let g = &self.geometry;
         let mut b = Builder::new(self.name, scope);
         b.provided = [Some(self.anchor), self.pool.map(|p| p.0)].into_iter().flatten().collect();
@@ -111,6 +117,7 @@ impl ConvGroup<'_> {
             first_conv_row,
             source: Source::Direct(x),
             weights,
+            weights_in_rows: self.weights_in_rows(&mut b),
             x,
             partial: None,
         };

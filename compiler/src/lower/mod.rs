@@ -11,6 +11,8 @@ mod access;
 pub mod algorithm;
 mod builder;
 mod conv;
+mod conv_ahead;
+mod conv_depthwise;
 mod conv_generic;
 mod conv_pack;
 mod conv_pool;
@@ -37,6 +39,7 @@ mod weight_grad;
 mod weight_grad_stage;
 mod weight_grad_store;
 mod weight_grad_tile;
+mod windows;
 pub mod winograd;
 
 use std::collections::{HashMap, HashSet};
