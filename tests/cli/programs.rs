@@ -169,7 +169,7 @@ fn compile_goes_to_standard_output_and_run_reads_it() {
 #[test]
 fn every_station_has_a_text() {
     let folder = scratch(&[("tiny.nn", TINY.as_bytes())]);
-    for station in ["ast", "graph", "fused", "kernels", "plan", "clif", "asm"] {
+    for station in ["ast", "graph", "fused", "kernels", "plan", "clif", "asm", "ptx"] {
         let text = nnc_in(folder.path(), &format!("compile {{}}/tiny.nn --emit {station}")).ok();
         assert!(text.contains("tiny") || text.lines().count() > 3, "{station}: {text}");
         let line = format!("compile {{}}/tiny.nn --emit {station} -o {{}}/{station}.txt");
