@@ -15,8 +15,14 @@ const STRIP_BYTES: usize = 512 << 10;
 /// The products of a strip for one group of output channels: a quarter of L2.
 const PRODUCT_BYTES: usize = 256 << 10;
 
-/// Tasks wanted: enough to balance eight threads.
-const TASKS: usize = 32;
+/// Tasks of strips wanted: enough to balance some threads.
+const STRIPS: usize = 14;
+
+/// Transformed weights up to this size stay in L2 from strip to strip, which may be small then.
+const KEPT_BYTES: usize = 640 << 10;
+
+/// Tiles of a strip that is small: a tile of registers or two.
+const FEWEST_TILES: usize = 14;
 
 /// What is computed, in numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,7 +113,11 @@ impl Geometry {
             groups,
         };
         g.cut(problem.images, LEAST_TILES.max(STRIP_BYTES / tile_bytes));
-        if g.strips[0] * g.strips[1] < TASKS / 2 {
+        if g.strip_count() < STRIPS {
+            let weights = 4 * transform.products() * problem.input[0] * groups * group;
+            g.cut(problem.images, if weights > KEPT_BYTES { LEAST_TILES } else { FEWEST_TILES });
+        }
+        if g.strip_count() < STRIPS {
             g.form = Form::Split;
             g.cut(problem.images, PRODUCT_BYTES / (4 * transform.products() * group));
         }
