@@ -32,6 +32,7 @@
 //!
 //! All errors are [`Error`]; those about a source carry excerpts ([`Error::render`]).
 
+mod bytes;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -45,6 +46,7 @@ pub mod train;
 pub mod tune;
 pub mod weights;
 
+pub use bytes::ByteSize;
 pub use device::{Device, LaunchTime};
 pub use error::Error;
 pub use model::{Compiled, Model, Network, Outputs, TensorSpec};

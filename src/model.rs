@@ -36,6 +36,7 @@ pub struct Network {
     sources: Arc<SourceMap>,
     warnings: Vec<Diagnostic>,
     training_only: Vec<TensorSpec>,
+    trainable: bool,
     options: Options,
 }
 
@@ -48,6 +49,7 @@ impl Network {
             sources,
             warnings: built.warnings,
             training_only: built.training_only.into_iter().map(spec).collect(),
+            trainable: built.train.is_some(),
             options: options.clone(),
         })
     }
@@ -110,6 +112,11 @@ impl Network {
     pub fn unknown_choices(&self) -> Vec<String> {
         let has = |name: &str| self.graph.ids().any(|n| self.graph.node(n).name == name);
         self.options.chosen_algorithms().keys().filter(|n| !has(n)).cloned().collect()
+    }
+
+    /// Whether it is the training variant of a net that has a `train` section.
+    pub fn is_trainable(&self) -> bool {
+        self.trainable
     }
 
     /// The symbols among its sizes that are not set.
@@ -221,12 +228,17 @@ impl Network {
 
 /// Fresh values for parameters, the same for the same seed.
 pub(crate) fn initial_weights(parameters: &[Parameter], seed: u64) -> Result<Weights> {
+    Ok(Weights::from_map(initial_parameters(parameters, seed)?))
+}
+
+/// The same, to be moved on.
+pub(crate) fn initial_parameters(parameters: &[Parameter], seed: u64) -> Result<BTreeMap<String, Tensor>> {
     let mut out = BTreeMap::new();
     for p in parameters {
         let tensor = init::initialize(p, seed).map_err(|e| Error::Weights(e.to_string()))?;
         out.insert(p.port.name.clone(), tensor);
     }
-    Ok(Weights::from_map(out))
+    Ok(out)
 }
 
 /// A compiled network: a program without weights.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nnc_compiler::lower::algorithm::{Choices, Convolutions, LowerOptions};
 use nnc_compiler::target::{CpuTarget, GpuTarget};
 
-use crate::Device;
+use crate::{ByteSize, Device};
 
 /// How results may differ from plain `f32` arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,6 +36,7 @@ pub struct Options {
     target: Option<CpuTarget>,
     gpu: Option<GpuTarget>,
     training: bool,
+    memory_limit: Option<ByteSize>,
 }
 
 impl Options {
@@ -112,6 +113,19 @@ impl Options {
         self
     }
 
+    /// The most memory that a training step may take by its plan. Activations are computed again, where
+    /// that keeps it, at the price of time; the results have the same bits. Inference does not heed it.
+    ///
+    /// ```
+    /// let options = nnc::Options::new().memory_limit("512MB".parse()?);
+    /// assert_eq!(options.chosen_memory_limit(), Some(nnc::ByteSize(512_000_000)));
+    /// # Ok::<(), String>(())
+    /// ```
+    pub fn memory_limit(mut self, limit: ByteSize) -> Options {
+        self.memory_limit = Some(limit);
+        self
+    }
+
     /// The chosen net.
     pub fn chosen_net(&self) -> Option<&str> {
         self.net.as_deref()
@@ -169,6 +183,11 @@ impl Options {
     /// What passes see of the chosen target: the CPU, or a GPU's thread.
     pub(crate) fn machine(&self) -> CpuTarget {
         self.gpu.map_or_else(|| self.chosen_target(), GpuTarget::thread)
+    }
+
+    /// The most memory that a training step may take.
+    pub fn chosen_memory_limit(&self) -> Option<ByteSize> {
+        self.memory_limit
     }
 
     /// Whether the training variant is built.

@@ -5,13 +5,18 @@
 //! that are never alive together share bytes. A value is alive from the first launch that has it
 //! as an argument to the last one; a launch's own arguments never share (its tasks run in any order).
 //!
-//! Before that, [`order`] may change the order of launches so that less is alive at once.
+//! Before that, [`order`] may change the order of launches so that less is alive at once, and [`limit`] lets
+//! values be computed again instead of being kept. [`usage`] and [`activations`] say what came of it.
 
+pub mod activations;
 mod jobs;
+pub mod limit;
 pub mod order;
 mod pack;
+mod recompute;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 
 use std::fmt::{self, Display, Formatter};
 
@@ -19,6 +24,7 @@ use nnc_runtime::program::{Access, Class, Phase};
 
 use self::jobs::Touches;
 use self::pack::{Block, largest_live_set, pack};
+pub use self::recompute::Obstacle;
 use crate::kernel::Memory;
 use crate::kernel::module::{Launch, Module, Role, Value};
 

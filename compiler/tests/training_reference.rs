@@ -111,7 +111,7 @@ fn compiled_step(graph: &Graph, feeds: &BTreeMap<String, Tensor>, threads: usize
     let parameters = graph.parameters().into_iter().map(|n| (named(n).0.clone(), named(n).1.clone()));
     let executable = Executable::load(emitted.program).unwrap();
     let mut trainable =
-        Trainable::new(executable, &parameters.collect(), Arc::new(Pool::new(threads))).unwrap();
+        Trainable::new(executable, parameters.collect(), Arc::new(Pool::new(threads))).unwrap();
     let inputs: Vec<_> = graph.inputs().into_iter().map(|n| named(n).1.view()).collect();
     let outputs = trainable.step(&inputs).unwrap();
     let names = graph.outputs.iter().map(|o| o.name.clone());

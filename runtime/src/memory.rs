@@ -14,6 +14,12 @@ const HUGE_PAGE: usize = 2 << 20;
 /// No buffer may be larger: 2^46 bytes, past what processors of today address.
 pub const MAX_BYTES: usize = 1 << 46;
 
+/// From one thread's scratch memory to the next one's, where a task needs that much: a line lies between
+/// them, so that prefetching one does not take the other's.
+pub fn scratch_stride(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { bytes.next_multiple_of(ALIGNMENT).saturating_add(ALIGNMENT) }
+}
+
 /// The system would not give that much memory.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("out of memory: cannot have {bytes} bytes for {purpose}")]

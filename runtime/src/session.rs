@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::exec::{Entry, Executable, ExecutableError};
-use crate::memory::{ALIGNMENT, Buffer, OutOfMemory};
+use crate::memory::{Buffer, OutOfMemory, scratch_stride};
 use crate::pool::Pool;
 use crate::program::{Class, Phase, Port, Program};
 use crate::tensor::{Tensor, TensorView};
@@ -145,45 +145,24 @@ impl Session {
         if let Some(i) = changed {
             return Err(LoadError::Changes(executable.program().parameters[i].port.name.clone()));
         }
-        Session::with_state(executable, parameters, pool)
-    }
-
-    /// The same for any program. Runs of one with state must not meet.
-    fn with_state(
-        executable: Arc<Executable>,
-        parameters: &BTreeMap<String, Tensor>,
-        pool: Arc<Pool>,
-    ) -> Result<Session, LoadError> {
         let program = executable.program();
         let given = bind::parameters(program, parameters)?;
-        let prepared = Buffer::zeroed(program.prepared_bytes, "prepared weights")?;
-        let bases = Bases {
-            constants: executable.constants(),
-            prepared: prepared.as_ptr(),
-            parameters: &|i| given[i].as_ptr(),
-        };
-        let (steps, patches) = resolve(&executable, Phase::Prepare, pool.least_work());
-        if !steps.is_empty() {
-            let context = Context::new(program, Phase::Prepare, &patches, &bases, pool.threads())?;
-            for step in &steps {
-                // SAFETY: the context was made for these steps, its addresses are those of live
-                // buffers of the sizes that the validated program asks for, and no other thread
-                // has them. The prepare phase has no inputs and outputs.
-                unsafe { step.launch(&context, &pool) };
-            }
-        }
+        let prepared = prepare(&executable, &pool, &|i| given[i].as_ptr())?;
         let kept = keep(program, &given)?;
         drop(given);
+        Ok(Session::ready(executable, pool, prepared, kept))
+    }
+
+    /// A session whose prepare phase is done.
+    fn ready(
+        executable: Arc<Executable>,
+        pool: Arc<Pool>,
+        prepared: Buffer,
+        parameters: Vec<Option<Buffer>>,
+    ) -> Session {
         let (launches, patches) = resolve(&executable, Phase::Run, pool.least_work());
-        Ok(Session {
-            executable,
-            pool,
-            prepared,
-            parameters: kept,
-            launches,
-            patches,
-            contexts: Mutex::new(vec![]),
-        })
+        let contexts = Mutex::new(vec![]);
+        Session { executable, pool, prepared, parameters, launches, patches, contexts }
     }
 
     /// The program.
@@ -290,8 +269,7 @@ impl Context {
         threads: usize,
     ) -> Result<Context, OutOfMemory> {
         let largest = program.kernels.iter().map(|k| k.scratch_bytes).max().unwrap_or(0);
-        // A line between two threads' memory, so that prefetching one does not take the other's.
-        let stride = if largest == 0 { 0 } else { largest.next_multiple_of(ALIGNMENT) + ALIGNMENT };
+        let stride = scratch_stride(largest);
         let arena = Buffer::zeroed(program.arena_bytes, "the arena")?;
         let scratch = Buffer::zeroed(stride.saturating_mul(threads), "scratch memory")?;
         let uses = program.launches.iter().filter(|l| l.phase == phase).map(|l| l.args.len()).sum();
@@ -361,21 +339,39 @@ fn resolve(executable: &Executable, phase: Phase, least_work: u64) -> (Vec<Step>
     (steps, patches)
 }
 
-/// Copies of those parameters that the run phase reads itself or changes.
+/// Runs the prepare phase on parameters that lie there; gives what it fills.
+fn prepare(
+    executable: &Executable,
+    pool: &Pool,
+    parameters: &dyn Fn(usize) -> *mut u8,
+) -> Result<Buffer, OutOfMemory> {
+    let program = executable.program();
+    let prepared = Buffer::zeroed(program.prepared_bytes, "prepared weights")?;
+    let bases = Bases { constants: executable.constants(), prepared: prepared.as_ptr(), parameters };
+    let (steps, patches) = resolve(executable, Phase::Prepare, pool.least_work());
+    if !steps.is_empty() {
+        let context = Context::new(program, Phase::Prepare, &patches, &bases, pool.threads())?;
+        for step in &steps {
+            // SAFETY: the context was made for these steps, its addresses are those of live
+            // buffers of the sizes that the validated program asks for, and no other thread
+            // has them. The prepare phase has no inputs and outputs.
+            unsafe { step.launch(&context, pool) };
+        }
+    }
+    Ok(prepared)
+}
+
+/// Copies of those parameters that the run phase reads itself.
 fn keep(program: &Program, given: &[Bound<'_>]) -> Result<Vec<Option<Buffer>>, OutOfMemory> {
-    let copy = |i: usize| Buffer::copy_of(given[i].bytes(), &program.parameters[i].port.name);
     let mut kept: Vec<Option<Buffer>> = program.parameters.iter().map(|_| None).collect();
     for launch in program.launches.iter().filter(|l| l.phase == Phase::Run) {
         for arg in &launch.args {
             if let Class::Parameter(i) = program.storages[arg.storage].class
                 && kept[i].is_none()
             {
-                kept[i] = Some(copy(i)?);
+                kept[i] = Some(Buffer::copy_of(given[i].bytes(), &program.parameters[i].port.name)?);
             }
         }
-    }
-    for i in program.state() {
-        kept[i] = Some(copy(i)?);
     }
     Ok(kept)
 }

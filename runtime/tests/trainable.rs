@@ -31,7 +31,7 @@ fn weights() -> BTreeMap<String, Tensor> {
 }
 
 fn trainable(threads: usize) -> Trainable {
-    Trainable::new(Executable::load(accumulate()).unwrap(), &weights(), Arc::new(Pool::new(threads))).unwrap()
+    Trainable::new(Executable::load(accumulate()).unwrap(), weights(), Arc::new(Pool::new(threads))).unwrap()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn wrong_states_are_errors() {
 #[test]
 fn a_program_without_state_takes_steps_too() {
     let pool = Arc::new(Pool::new(1));
-    let mut t = Trainable::new(Executable::load(sum()).unwrap(), &weights(), pool).unwrap();
+    let mut t = Trainable::new(Executable::load(sum()).unwrap(), weights(), pool).unwrap();
     assert_eq!(t.state_names(), [""; 0]);
     assert_eq!(t.step(&[filled(1.0).view()]).unwrap(), [filled(22.0)]);
     assert!(t.state("weight").is_err());
@@ -93,7 +93,7 @@ fn a_program_without_state_takes_steps_too() {
 #[test]
 fn a_session_refuses_state() {
     let executable = Executable::load(accumulate()).unwrap();
-    let e = Session::new(executable, &weights(), Arc::new(Pool::new(1))).unwrap_err();
+    let e = Session::new(executable, weights(), Arc::new(Pool::new(1))).unwrap_err();
     assert_eq!(e.to_string(), "the program changes parameter `weight`: it is a training step");
 }
 

@@ -8,8 +8,9 @@ use clap::Args;
 use nnc::compiler::lower::algorithm::Choices;
 use nnc::compiler::target::CpuTarget;
 use nnc::source::{MAX_SOURCE_BYTES, text_of};
+use nnc::train::TrainerOptions;
 use nnc::tune::Tuning;
-use nnc::{Device, Error, Network, Options, Precision, Source};
+use nnc::{ByteSize, Device, Error, Network, Options, Precision, Source};
 
 use super::terminal;
 
@@ -70,6 +71,58 @@ impl CompileArgs {
             Some(n) => options.threads(n as usize),
             None => options,
         }
+    }
+}
+
+/// How much memory a training step may take.
+#[derive(Args, Clone)]
+pub struct LimitArgs {
+    /// Let a training step take no more memory than that (512MB, 1.5GiB): activations are computed again
+    /// instead of being kept, with the same results
+    #[arg(long, value_name = "SIZE", value_parser = str::parse::<ByteSize>)]
+    memory_limit: Option<ByteSize>,
+}
+
+impl LimitArgs {
+    /// Adds what these arguments ask for.
+    pub fn options(&self, options: Options) -> Options {
+        match self.memory_limit {
+            Some(limit) => options.memory_limit(limit),
+            None => options,
+        }
+    }
+
+    /// Complains about a limit where nothing is trained.
+    pub fn check(&self, train: bool) -> nnc::error::Result<()> {
+        match self.memory_limit {
+            Some(_) if !train => {
+                Err(Error::Options("--memory-limit is for training: give --train, too".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The training step that is looked at.
+#[derive(Args, Clone)]
+pub struct StepArgs {
+    /// With --train: examples in a step (default: what the program says, or 64)
+    #[arg(long, value_name = "N", requires = "train", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    batch: Option<u64>,
+    #[command(flatten)]
+    limit: LimitArgs,
+}
+
+impl StepArgs {
+    /// Adds what these arguments ask for; complains where nothing is trained.
+    pub fn options(&self, options: Options, train: bool) -> nnc::error::Result<Options> {
+        self.limit.check(train)?;
+        Ok(self.limit.options(options))
+    }
+
+    /// What a trainer is told of it.
+    pub fn trainer(&self) -> TrainerOptions {
+        TrainerOptions { batch: self.batch.map(|n| n as usize), ..TrainerOptions::default() }
     }
 }
 
@@ -137,6 +190,12 @@ pub fn build(source: &Source, options: &Options) -> nnc::error::Result<Network> 
         ));
     }
     Ok(network)
+}
+
+/// The net for a batch of that size.
+pub fn with_batch(network: Network, batch: usize) -> nnc::error::Result<Network> {
+    let symbols = network.batch_symbols().into_iter().map(|s| (s, batch)).collect();
+    network.specialise(&symbols)
 }
 
 /// The net with every size known: a batch size that is not set is 1, and a note says so.

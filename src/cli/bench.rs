@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use nnc::data::made_up;
 use nnc::report::profile::{Profile, median};
-use nnc::train::checkpoint::Checkpoint;
 use nnc::train::{Trainer, TrainerOptions};
-use nnc::{Error, LaunchTime, Model, Network, Options, Source, Tensor};
+use nnc::{ByteSize, Error, LaunchTime, Model, Network, Options, Source, Tensor};
 
-use super::args::{NetArgs, RunArgs, build, open_source, with_known_sizes};
+use super::args::{LimitArgs, NetArgs, RunArgs, build, open_source, with_known_sizes};
 use super::progress::Progress;
+use super::resident::resident;
 use super::run::views;
 use super::{Outcome, terminal};
 
@@ -24,7 +24,10 @@ Examples:
   nnc bench examples/mobilenet_v2.nn --profile     where the time goes, kernel by kernel
   nnc bench examples/lenet.nn --train --set N=64   a training step
 
---json prints one line: {\"model\":…, \"batch\":…, \"threads\":…, \"ms_min\":…, \"ms_median\":…, \"runs\":…}")]
+--json prints one line: {\"model\":…, \"batch\":…, \"threads\":…, \"ms_min\":…, \"ms_median\":…, \"runs\":…}
+With --train also, in bytes: \"planned\", what the plan says that a step takes, and (on Linux)
+\"resident_growth\", the peak of what the process has in RAM (VmHWM) less what it had before the step
+was built: it has the compiler's own memory and the machine code, too.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input
     #[arg(value_name = "FILE")]
@@ -42,6 +45,8 @@ pub struct Args {
     #[arg(long)]
     train: bool,
     #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
     how: RunArgs,
@@ -56,6 +61,12 @@ struct Line<'a> {
     ms_min: f64,
     ms_median: f64,
     runs: usize,
+    /// Bytes of a training step, by its plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    planned: Option<u64>,
+    /// Bytes by which training has made the process grow, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resident_growth: Option<u64>,
 }
 
 /// How long is warmed up, and how long is timed, where the number of runs is not given.
@@ -66,9 +77,11 @@ const MOST_RUNS: usize = 1_000_000;
 
 pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
-    let options = args.how.options(args.net.options());
+    args.limit.check(args.train)?;
+    let options = args.limit.options(args.how.options(args.net.options()));
     let threads = options.thread_count();
     let network = build(&source, &options)?;
+    let before = resident();
     let (progress, mut subject);
     if args.train {
         progress = Progress::busy("timing");
@@ -87,9 +100,13 @@ pub fn run(args: &Args) -> Outcome {
     drop(progress);
     let (min, median, runs) = (times.iter().min().copied().unwrap_or_default(), median(&times), times.len());
     let [min_ms, median_ms] = [min, median].map(|t| t.as_secs_f64() * 1e3);
+    let planned = subject.planned();
+    let resident_growth = planned.and_then(|_| Some(resident()?.peak.saturating_sub(before?.now)));
     let Subject { name: model, batch, macs, .. } = &subject;
     if args.json {
-        let line = Line { model, batch: *batch, threads, ms_min: min_ms, ms_median: median_ms, runs };
+        let batch = *batch;
+        let [ms_min, ms_median] = [min_ms, median_ms];
+        let line = Line { model, batch, threads, ms_min, ms_median, runs, planned, resident_growth };
         let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
         return terminal::print(&format!("{text}\n"));
     }
@@ -101,7 +118,11 @@ pub fn run(args: &Args) -> Outcome {
         "{model}, batch {batch}, {threads} thread{}: median {median_ms:.3} ms, minimum {min_ms:.3} ms of {runs} {}{speed}\n",
         if threads == 1 { "" } else { "s" },
         if args.train { "training steps" } else { "runs" },
-    ))
+    ))?;
+    let sizes = [("planned memory", planned), ("resident growth", resident_growth)];
+    let sizes: Vec<String> =
+        sizes.iter().filter_map(|(what, n)| Some(format!("{what} {}", ByteSize((*n)?)))).collect();
+    if sizes.is_empty() { Ok(()) } else { terminal::print(&format!("{}\n", sizes.join(", "))) }
 }
 
 /// What is timed, with its inputs.
@@ -116,8 +137,8 @@ struct Subject {
 
 enum What {
     Inference(Model),
-    /// A step, and where it starts again if the loss, on made-up data, is not finite any more.
-    Training(Box<(Trainer, Checkpoint)>),
+    /// A step; it starts anew if the loss, on made-up data, is not finite any more.
+    Training(Box<Trainer>),
 }
 
 impl Subject {
@@ -133,14 +154,21 @@ impl Subject {
 
     fn training(source: &Source, options: &Options) -> Outcome<Subject> {
         let trainer = Trainer::new(source, options, &TrainerOptions::default())?;
-        let start = trainer.checkpoint()?;
         Ok(Subject {
             name: trainer.settings().net.clone(),
             batch: trainer.settings().batch,
             macs: 0,
             inputs: made_up::inputs(trainer.inputs(), trainer.classes()),
-            what: What::Training(Box::new((trainer, start))),
+            what: What::Training(Box::new(trainer)),
         })
+    }
+
+    /// Bytes of a training step, where it has a plan.
+    fn planned(&self) -> Option<u64> {
+        match &self.what {
+            What::Inference(_) => None,
+            What::Training(trainer) => Some(trainer.memory()?.total().0),
+        }
     }
 
     fn run(&mut self) -> Outcome {
@@ -149,8 +177,8 @@ impl Subject {
             What::Inference(model) => {
                 model.run(&inputs)?;
             }
-            What::Training(at) => match at.0.step(&inputs) {
-                Err(Error::Training(_)) => at.0.restore(&at.1)?,
+            What::Training(trainer) => match trainer.step(&inputs) {
+                Err(Error::Training(_)) => trainer.restart()?,
                 result => {
                     result?;
                 }
@@ -163,7 +191,7 @@ impl Subject {
         let inputs = views(&self.inputs);
         Ok(match &mut self.what {
             What::Inference(model) => model.run_profiled(&inputs)?.1,
-            What::Training(at) => at.0.step_profiled(&inputs)?.1,
+            What::Training(trainer) => trainer.step_profiled(&inputs)?.1,
         })
     }
 }

@@ -13,6 +13,7 @@ mod fmt;
 mod graph;
 mod input;
 mod progress;
+mod resident;
 mod run;
 mod summary;
 pub mod terminal;

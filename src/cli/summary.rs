@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::args::{NetArgs, build, open_source, with_known_sizes};
+use nnc::train::StepMemory;
+
+use super::args::{CompileArgs, NetArgs, StepArgs, build, open_source, with_batch, with_known_sizes};
 use super::{Outcome, terminal};
 
 /// Show a net as a table: layers, output shapes, parameters, multiply-accumulates
@@ -11,22 +13,42 @@ use super::{Outcome, terminal};
 Examples:
   nnc summary examples/vgg.nn
   nnc summary examples/resnet.nn --set depth=50 --set N=8
-  nnc summary examples/googlenet.nn --train     with the parts that exist only in training
+  nnc summary examples/googlenet.nn --train     with the parts that exist only in training, and
+                                                the memory that a training step takes
+  nnc summary examples/resnet_cifar.nn --train --batch 64 --memory-limit 300MB
 
 MACs are the multiply-accumulate operations of convolutions and matrix products of one run.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The variant that is trained
+    /// The variant that is trained; if the net has a `train` section, also the memory of a step
     #[arg(long)]
     train: bool,
     #[command(flatten)]
+    step: StepArgs,
+    #[command(flatten)]
     net: NetArgs,
+    #[command(flatten)]
+    how: CompileArgs,
 }
 
 pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
-    let network = with_known_sizes(build(&source, &args.net.options().training(args.train))?)?;
-    terminal::print(&nnc::report::summary::summary(&network).to_string())
+    let options = args.how.options(args.net.options()).training(args.train);
+    let options = args.step.options(options, args.train)?;
+    let network = build(&source, &options)?;
+    let memory = match args.train && network.is_trainable() {
+        true => Some(StepMemory::of(&source, &options, &args.step.trainer())?),
+        false => None,
+    };
+    let network = match &memory {
+        Some(memory) => with_batch(network, memory.batch)?,
+        None => with_known_sizes(network)?,
+    };
+    let mut text = nnc::report::summary::summary(&network).to_string();
+    if let Some(memory) = memory {
+        text += &format!("\n{memory}");
+    }
+    terminal::print(&text)
 }

@@ -18,7 +18,7 @@ use nnc::train::fit::{
 use nnc::train::{Measures, Trainer, TrainerOptions};
 use nnc::{DType, Error, Network};
 
-use super::args::{NetArgs, RunArgs, build, open_source};
+use super::args::{LimitArgs, NetArgs, RunArgs, build, open_source};
 use super::{Failure, INTERRUPTED, Outcome, terminal};
 
 /// Teach a net with a `train` section, on labelled data
@@ -103,6 +103,8 @@ pub struct Args {
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
     #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
     how: RunArgs,
@@ -126,7 +128,7 @@ fn normalization(text: &str) -> Result<Normalization, String> {
 
 pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
-    let options = args.how.options(args.net.options());
+    let options = args.limit.options(args.how.options(args.net.options()));
     let network = build(&source, &options)?;
     let data = open_data(args, &network)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(network.name()));

@@ -1,6 +1,7 @@
 //! Reports for people: tables, drawings, explanations. Each takes what a stage made and gives text;
 //! none decides anything.
 
+pub mod activations;
 pub mod dot;
 pub mod drawing;
 pub mod explain;

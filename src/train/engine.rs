@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use nnc_compiler::graph::interpret::{self, Precision};
 use nnc_compiler::graph::{Graph, Op};
-use nnc_compiler::lower::algorithm::LowerOptions;
-use nnc_compiler::target::CpuTarget;
+use nnc_compiler::training::StepGraph;
 use nnc_dsl::SourceMap;
 use nnc_runtime::{Executable, Pool, Session, Trainable};
 
+use super::memory::{self, Planned, StepMemory};
 use crate::device::{self, Device, LaunchTime};
 use crate::error::Result;
-use crate::{Error, Options, Tensor, TensorView};
+use crate::{Error, Options, Tensor, TensorView, pipeline};
 
 /// A training step with the parameters that it changes.
 pub(super) trait Engine: Send {
@@ -34,9 +34,7 @@ pub(super) trait Engine: Send {
 
 /// Puts training steps and evaluations on the device that the options choose.
 pub(super) struct Bench {
-    device: Device,
-    target: CpuTarget,
-    how: LowerOptions,
+    options: Options,
     pool: Arc<Pool>,
     sources: Arc<SourceMap>,
 }
@@ -46,21 +44,48 @@ impl Bench {
         // The interpreter has no use for threads.
         let threads = if options.chosen_device() == Device::Cpu { options.thread_count() } else { 1 };
         let pool = Arc::new(Pool::new(threads));
-        let (device, target) = (options.chosen_device(), options.chosen_target());
-        Bench { device, target, how: options.lowering(), pool, sources }
+        Bench { options: options.clone(), pool, sources }
     }
 
-    /// Makes of a graph what the device runs.
+    /// Makes of a training step what the device runs.
+    pub(super) fn step(&self, step: &StepGraph, batch: usize) -> Result<Program> {
+        if self.options.chosen_device() == Device::Reference {
+            if self.options.chosen_memory_limit().is_some() {
+                let message = "the reference device plans no memory, so it can keep no limit";
+                return Err(Error::Options(message.into()));
+            }
+            return Ok(self.placed(&step.graph, None, None));
+        }
+        let Planned { module, plan, memory } = memory::plan(step, batch, &self.options, &self.sources)?;
+        let emitted = pipeline::emit(&module, &plan, &self.options.chosen_target(), false)?;
+        Ok(self.placed(&step.graph, Some(load(emitted.program)?), Some(memory)))
+    }
+
+    /// Makes of a graph without updates what the device runs.
     pub(super) fn program(&self, graph: &Graph) -> Result<Program> {
-        let executable = match self.device {
+        let (options, sources) = (&self.options, &self.sources);
+        let executable = match options.chosen_device() {
             Device::Reference => None,
             Device::Cpu => {
-                let program = device::compile(graph, &self.target, &self.how, &self.sources, &[])?;
-                Some(Executable::load(program).map_err(|e| Error::Program(e.to_string()))?)
+                let (target, how) = (options.chosen_target(), options.lowering());
+                Some(load(device::compile(graph, &target, &how, sources, &[])?)?)
             }
         };
-        Ok(Program { graph: graph.clone(), executable, pool: self.pool.clone() })
+        Ok(self.placed(graph, executable, None))
     }
+
+    fn placed(
+        &self,
+        graph: &Graph,
+        executable: Option<Arc<Executable>>,
+        memory: Option<StepMemory>,
+    ) -> Program {
+        Program { graph: graph.clone(), executable, memory, pool: self.pool.clone() }
+    }
+}
+
+fn load(program: nnc_runtime::Program) -> Result<Arc<Executable>> {
+    Executable::load(program).map_err(|e| Error::Program(e.to_string()))
 }
 
 /// A graph on a device.
@@ -68,10 +93,17 @@ pub(super) struct Program {
     graph: Graph,
     /// None on the reference device.
     executable: Option<Arc<Executable>>,
+    /// What a training step takes.
+    memory: Option<StepMemory>,
     pool: Arc<Pool>,
 }
 
 impl Program {
+    /// The memory that a training step takes, on devices that have a plan.
+    pub(super) fn memory(&self) -> Option<&StepMemory> {
+        self.memory.as_ref()
+    }
+
     /// The graph.
     pub(super) fn graph(&self) -> &Graph {
         &self.graph
@@ -81,7 +113,7 @@ impl Program {
     pub(super) fn engine(&self, parameters: BTreeMap<String, Tensor>) -> Result<Box<dyn Engine>> {
         Ok(match &self.executable {
             None => Box::new(Reference { graph: self.graph.clone(), feeds: parameters }),
-            Some(e) => Box::new(Cpu::new(e.clone(), self.pool.clone(), parameters)?),
+            Some(e) => Box::new(Trainable::new(e.clone(), parameters, self.pool.clone())?),
         })
     }
 
@@ -96,57 +128,28 @@ impl Program {
 }
 
 /// Compiled code that updates its own memory.
-struct Cpu {
-    executable: Arc<Executable>,
-    pool: Arc<Pool>,
-    trainable: Trainable,
-    /// The parameters that do not change.
-    fixed: BTreeMap<String, Tensor>,
-}
-
-impl Cpu {
-    fn new(
-        executable: Arc<Executable>,
-        pool: Arc<Pool>,
-        mut parameters: BTreeMap<String, Tensor>,
-    ) -> Result<Cpu> {
-        let trainable = Trainable::new(executable.clone(), &parameters, pool.clone())?;
-        for name in trainable.state_names() {
-            parameters.remove(name);
-        }
-        Ok(Cpu { executable, pool, trainable, fixed: parameters })
-    }
-}
-
-impl Engine for Cpu {
+impl Engine for Trainable {
     fn step(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>> {
-        Ok(self.trainable.step(inputs)?)
+        Ok(Trainable::step(self, inputs)?)
     }
 
     fn step_profiled(&mut self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
-        let (outputs, times) = self.trainable.step_profiled(inputs)?;
-        Ok((outputs, device::launch_times(self.trainable.program(), times)))
+        let (outputs, times) = Trainable::step_profiled(self, inputs)?;
+        Ok((outputs, device::launch_times(self.program(), times)))
     }
 
     fn parameters(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut out = self.fixed.clone();
-        for name in self.trainable.state_names() {
-            let now = self.trainable.state(name).map_err(|e| Error::Program(e.to_string()))?;
-            out.insert(name.to_string(), now);
-        }
-        Ok(out)
+        Trainable::parameters(self).map_err(|e| Error::Program(e.to_string()))
     }
 
     fn set_parameters(&mut self, parameters: BTreeMap<String, Tensor>) -> Result<()> {
-        *self = Cpu::new(self.executable.clone(), self.pool.clone(), parameters)?;
-        Ok(())
+        Ok(Trainable::set_parameters(self, parameters)?)
     }
 
     fn switch(&mut self, to: &Program) -> Result<()> {
         let executable =
             to.executable.clone().ok_or_else(|| Error::Internal("a step without code".into()))?;
-        *self = Cpu::new(executable, self.pool.clone(), self.parameters()?)?;
-        Ok(())
+        Ok(Trainable::switch(self, executable)?)
     }
 }
 

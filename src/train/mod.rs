@@ -18,8 +18,13 @@ pub mod events;
 pub mod fit;
 mod inputs;
 pub mod log;
+mod memory;
 pub mod schedule;
+mod step;
 mod trainer;
 
 pub use evaluation::{Evaluation, Measures};
+pub use memory::StepMemory;
+pub use nnc_compiler::plan::activations::{Activation, Fate};
+pub use nnc_compiler::plan::usage::{Kind, Usage};
 pub use trainer::{Trainer, TrainerOptions};

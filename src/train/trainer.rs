@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use nnc_compiler::build::{Built, TrainSection};
 use nnc_compiler::graph::interpret::{self, Precision};
-use nnc_compiler::graph::{Bindings, Graph, NodeId, TensorType};
-use nnc_compiler::training::{self, Moment, StepGraph, StepOptions, TrainError};
+use nnc_compiler::graph::{Graph, NodeId};
+use nnc_compiler::training::{self, Moment, StepOptions, TrainError};
 use nnc_dsl::SourceMap;
 use nnc_runtime::program::Port;
 use nnc_runtime::session::check_parameters;
@@ -15,16 +15,16 @@ use nnc_runtime::session::check_parameters;
 use super::checkpoint::{Checkpoint, Settings};
 use super::engine::{Bench, Engine, Program};
 use super::evaluation::{Evaluation, Measures, Total, measures, scores_output};
-use super::inputs::{
-    batch_of, choose_batch, data_inputs, in_order, inputs_of_batch, parameters_of, specs_of,
-};
+use super::inputs::{in_order, inputs_of_batch, parameters_of, specs_of};
+use super::memory::StepMemory;
 use super::schedule::Schedule;
+use super::step::{Net, Step, section, sizes, wrong};
 use crate::data::augment::{Normalize, Transform};
 use crate::data::batches::{Batch, Batches, Rest};
 use crate::data::dataset::Dataset;
-use crate::error::{Result, SourceError};
-use crate::model::initial_weights;
-use crate::{Error, LaunchTime, Options, Source, Tensor, TensorSpec, TensorView, Weights, pipeline};
+use crate::error::Result;
+use crate::model::initial_parameters;
+use crate::{Error, LaunchTime, Options, Source, Tensor, TensorSpec, TensorView, Weights};
 
 /// What a [`Trainer`] needs to know beside the program.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -97,45 +97,6 @@ pub struct Trainer {
     diverged: bool,
 }
 
-/// A step for one size of batch.
-struct Step {
-    graph: StepGraph,
-    /// Inputs that are the caller's.
-    inputs: Vec<TensorSpec>,
-    /// Compiled when it is needed.
-    program: Option<Program>,
-}
-
-impl Step {
-    fn new(built: &Built, symbols: &[String], batch: usize) -> Result<Step, TrainError> {
-        let options = StepOptions { sizes: sizes(symbols, batch), ..StepOptions::default() };
-        let graph = training::build_step(built, &options)?;
-        let inputs = data_inputs(&graph);
-        Ok(Step { graph, inputs, program: None })
-    }
-
-    fn program(&mut self, bench: &Bench) -> Result<&Program> {
-        Ok(match &mut self.program {
-            Some(program) => program,
-            empty => empty.insert(bench.program(&self.graph.graph)?),
-        })
-    }
-
-    /// Whether these are inputs of this step.
-    fn takes(&self, inputs: &[(&str, TensorView<'_>)]) -> bool {
-        let fits = |(name, view): &(&str, TensorView<'_>)| {
-            let ty = TensorType::new(view.dtype(), view.shape());
-            self.inputs.iter().any(|i| i.name == *name && i.ty == ty)
-        };
-        !inputs.is_empty() && inputs.iter().all(fits)
-    }
-}
-
-/// Every one of the symbols is the batch.
-fn sizes(symbols: &[String], batch: usize) -> Bindings {
-    symbols.iter().map(|s| (s.clone(), batch)).collect()
-}
-
 impl fmt::Debug for Trainer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trainer").field("settings", &self.settings).field("step", &self.step).finish()
@@ -146,10 +107,8 @@ impl Trainer {
     /// Builds and compiles the training step of a net that has a `train` section; its parameters are
     /// initialised from the seed.
     pub fn new(source: &Source, options: &Options, how: &TrainerOptions) -> Result<Trainer> {
-        let (built, sources) = pipeline::build(source, &options.clone().training(true))?;
-        let section = built.train.as_ref().ok_or(TrainError::NoSection).map_err(|e| wrong(&sources, &e))?;
-        let (batch_symbols, fixed) = batch_of(&built.graph);
-        let batch = choose_batch(fixed, how.batch, section.batch)?;
+        let Net { built, sources, batch_symbols, batch } = Net::open(source, options, how)?;
+        let section = section(&built).map_err(|e| wrong(&sources, &e))?;
         if how.examples > 0 && how.examples < batch {
             let n = how.examples;
             return Err(Error::Input(format!("{n} examples are too few for a batch of {batch}")));
@@ -164,9 +123,10 @@ impl Trainer {
         };
         let (rest_size, rest) = rest.map_or((0, None), |(n, step)| (n, Some(step)));
         let schedule = Schedule::new(section.optimizer.number("lr"), section.schedule.as_ref())?;
-        let parameters = initial_weights(&parameters_of(&whole.graph.graph), how.seed)?;
         let bench = Bench::new(options, sources.clone());
-        let engine = whole.program(&bench)?.engine(parameters.tensors().clone())?;
+        let program = whole.program(&bench)?;
+        let parameters = initial_parameters(&parameters_of(program.graph()), how.seed)?;
+        let engine = program.engine(parameters)?;
         let settings = Settings {
             net: built.graph.name.clone(),
             seed: how.seed,
@@ -206,6 +166,11 @@ impl Trainer {
     /// The graph of the step.
     pub fn graph(&self) -> &Graph {
         &self.whole.graph.graph
+    }
+
+    /// The memory that a step takes; `None` on the reference device, which has no plan.
+    pub fn memory(&self) -> Option<&StepMemory> {
+        self.whole.compiled().and_then(Program::memory)
     }
 
     /// Trainable parameters that the loss does not depend on: they keep their values.
@@ -393,8 +358,7 @@ impl Trainer {
 
     /// What the seed makes of all parameters, the optimizer's state among them.
     fn initial(&self) -> Result<BTreeMap<String, Tensor>> {
-        let fresh = initial_weights(&parameters_of(self.graph()), self.settings.seed)?;
-        Ok(fresh.tensors().clone())
+        initial_parameters(&parameters_of(self.graph()), self.settings.seed)
     }
 
     /// Starts from given weights, at step 0 and with nothing in the optimizer's memory: fine-tuning.
@@ -465,8 +429,8 @@ impl Trainer {
     /// The parameters under the names that they have in inference.
     pub fn weights(&self) -> Result<Weights> {
         let mut all = self.engine.parameters()?;
-        for name in self.optimizer_state() {
-            all.remove(&name);
+        for name in &self.whole.graph.optimizer_state {
+            all.remove(name);
         }
         Ok(Weights::from_map(all))
     }
@@ -480,7 +444,7 @@ impl Trainer {
             settings: self.settings.clone(),
             step: self.step,
             tensors: self.engine.parameters()?,
-            optimizer_state: self.optimizer_state(),
+            optimizer_state: self.whole.graph.optimizer_state.iter().cloned().collect(),
             recipe: self.recipe(),
         })
     }
@@ -540,13 +504,6 @@ impl Trainer {
         self.restore(&Checkpoint::open(path.as_ref())?)
     }
 
-    /// Names of parameters that the net does not have: what the optimizer remembers.
-    fn optimizer_state(&self) -> Vec<String> {
-        let of_net: Vec<&str> = names(&self.built.graph, self.built.graph.parameters());
-        let all = names(self.graph(), self.graph().parameters());
-        all.into_iter().filter(|name| !of_net.contains(name)).map(String::from).collect()
-    }
-
     fn evaluation(&mut self, batch: usize) -> Result<&Program> {
         if !self.evaluations.contains_key(&batch) {
             let sizes = sizes(&self.batch_symbols, batch);
@@ -561,11 +518,6 @@ impl Trainer {
         let names: Vec<String> = self.inputs().iter().map(|i| format!("`{}`", i.name)).collect();
         Error::Input(format!("a training step has no input `{name}`; its inputs: {}", names.join(", ")))
     }
-}
-
-/// An error of the program, shown in its text.
-fn wrong(sources: &Arc<SourceMap>, e: &TrainError) -> Error {
-    Error::Source(SourceError { sources: sources.clone(), diagnostics: vec![e.diagnostic()] })
 }
 
 fn names(graph: &Graph, ids: Vec<NodeId>) -> Vec<&str> {

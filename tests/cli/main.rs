@@ -4,6 +4,7 @@
 mod bad_input;
 mod data;
 mod help;
+mod memory;
 mod programs;
 mod reports;
 mod support;

@@ -84,4 +84,6 @@ pub struct Module {
     pub kernels: Vec<Kernel>,
     /// In the order in which they run; those of [`Phase::Prepare`] first.
     pub launches: Vec<Launch>,
+    /// Values that are computed again instead of being kept: the second one, and the first.
+    pub recomputed: Vec<(ValueId, ValueId)>,
 }

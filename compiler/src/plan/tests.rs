@@ -1,9 +1,10 @@
 //! Plans of small modules: one as text, random ones for what must always hold.
 
 mod order;
+mod recompute;
 
 use nnc_runtime::DType;
-use nnc_runtime::program::{Access, Class, Phase};
+use nnc_runtime::program::{Access, Class, Initializer, Parameter, Phase, Port};
 use proptest::prelude::*;
 
 use super::{ALIGNMENT, Plan, plan};

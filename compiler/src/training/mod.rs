@@ -25,6 +25,8 @@ mod scalars;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use crate::autodiff::{expand, gradients};
 use crate::build::{Built, TrainSection};
 use crate::graph::{Bindings, Graph, NodeId, Op, Output, Update};
@@ -62,6 +64,8 @@ pub struct StepGraph {
     pub scalars: Vec<(String, ScalarKind)>,
     /// Trainable parameters that the loss does not depend on, by name: they keep their values.
     pub untrained: Vec<String>,
+    /// Parameters that the net does not have, by name: what the optimizer remembers.
+    pub optimizer_state: BTreeSet<String>,
 }
 
 /// The training step of a net that was built with `training`.
@@ -107,7 +111,13 @@ pub fn build_step(built: &Built, options: &StepOptions) -> Result<StepGraph, Tra
         graph.updates.push(Update { parameter, value });
     }
     pass::sweep(&mut graph);
-    Ok(StepGraph { graph, metrics, scalars: scalars.finish(), untrained })
+    let optimizer_state = &names(&graph) - &names(&built.graph);
+    Ok(StepGraph { graph, metrics, scalars: scalars.finish(), untrained, optimizer_state })
+}
+
+/// The names of the parameters.
+fn names(graph: &Graph) -> BTreeSet<String> {
+    graph.parameters().into_iter().map(|n| graph.node(n).name.clone()).collect()
 }
 
 /// The net's graph with sizes for its symbols, the section's loss and metrics as outputs.

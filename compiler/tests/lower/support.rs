@@ -246,7 +246,7 @@ fn compare_code(module: &Module, feeds: &BTreeMap<String, Tensor>, target: &CpuT
     let executable = Executable::load(program).unwrap();
     for threads in 1..=3 {
         let pool = Arc::new(Pool::new(threads).sharing_from(0));
-        let mut session = Trainable::new(executable.clone(), &parameters, pool).unwrap();
+        let mut session = Trainable::new(executable.clone(), parameters.clone(), pool).unwrap();
         let outputs = session.step(&inputs).unwrap();
         let names = module.outputs.iter().map(|p| p.name.as_str());
         let states = session.state_names().into_iter().map(|n| (n, session.state(n).unwrap()));

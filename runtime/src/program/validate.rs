@@ -42,7 +42,7 @@ impl Program {
     }
 
     /// Size of a port in bytes; fits, after [`validate`](Program::validate).
-    pub(crate) fn port_bytes(port: &Port) -> Result<usize, String> {
+    pub fn port_bytes(port: &Port) -> Result<usize, String> {
         port.shape
             .iter()
             .try_fold(port.dtype.size(), |n, &d| n.checked_mul(d))

@@ -5,14 +5,14 @@
 //! no state (inputs, outputs, preparation) is a session's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::bind::{self, OutputSlot};
-use super::{LaunchTimes, LoadError, RunError, Session};
+use super::{LaunchTimes, LoadError, RunError, Session, prepare};
 use crate::exec::Executable;
 use crate::memory::{Buffer, OutOfMemory};
 use crate::pool::Pool;
-use crate::program::{Port, Program};
+use crate::program::{Parameter, Port, Program};
 use crate::tensor::{Tensor, TensorView};
 
 /// A program with its parameters, some of which its runs change. See the module's head.
@@ -43,14 +43,73 @@ pub enum StateError {
 }
 
 impl Trainable {
-    /// Checks the parameters against the program's, copies those that change, and runs the prepare
-    /// phase. A program that changes nothing may be run so too.
+    /// Checks the parameters against the program's, moves them to where steps change them, one after
+    /// the other, and runs the prepare phase. A program that changes nothing may be run so too.
     pub fn new(
         executable: Arc<Executable>,
-        parameters: &BTreeMap<String, Tensor>,
+        mut parameters: BTreeMap<String, Tensor>,
         pool: Arc<Pool>,
     ) -> Result<Trainable, LoadError> {
-        Ok(Trainable { session: Session::with_state(executable, parameters, pool)? })
+        let program = executable.program();
+        check(program, &parameters)?;
+        let mut own = vec![];
+        for p in &program.parameters {
+            // Taken, so that no more than one is there twice.
+            let tensor = parameters.remove(&p.port.name);
+            own.push(tensor.map(|t| buffer_of(&t, &p.port.name)).transpose()?);
+        }
+        let prepared = prepare(&executable, &pool, &|i| address(&own[i]))?;
+        Ok(Trainable { session: Session::ready(executable, pool, prepared, own) })
+    }
+
+    /// Goes on with another program for the same parameters (a step for a batch of another size), which
+    /// stay where they are. If it cannot, everything is as before.
+    pub fn switch(&mut self, to: Arc<Executable>) -> Result<(), LoadError> {
+        let (from, other) = (self.program(), to.program());
+        let find = |port: &Port| from.parameters.iter().position(|p| p.port == *port);
+        let at: Vec<Option<usize>> = other.parameters.iter().map(|p| find(&p.port)).collect();
+        if other.parameters.len() != from.parameters.len() || at.contains(&None) {
+            let line = format!("`{}` has other parameters than `{}`", other.name, from.name);
+            return Err(LoadError::Parameters(vec![line]));
+        }
+        let at: Vec<usize> = at.into_iter().flatten().collect();
+        // Two arenas are not needed at once.
+        self.forget_contexts();
+        let prepared = prepare(&to, &self.session.pool, &|i| address(&self.session.parameters[at[i]]))?;
+        let own = at.into_iter().map(|i| self.session.parameters[i].take()).collect();
+        self.session = Session::ready(to, self.session.pool.clone(), prepared, own);
+        Ok(())
+    }
+
+    /// A copy of every parameter, as it is now.
+    pub fn parameters(&self) -> Result<BTreeMap<String, Tensor>, OutOfMemory> {
+        let own = self.program().parameters.iter().zip(&self.session.parameters);
+        let copy = |(p, buffer): (&Parameter, &Option<Buffer>)| {
+            Some(tensor_of(&p.port, buffer.as_ref()?).map(|tensor| (p.port.name.clone(), tensor)))
+        };
+        own.filter_map(copy).collect()
+    }
+
+    /// Replaces every parameter. If these do not fit, everything is as before.
+    pub fn set_parameters(&mut self, mut parameters: BTreeMap<String, Tensor>) -> Result<(), LoadError> {
+        let executable = self.session.executable.clone();
+        check(executable.program(), &parameters)?;
+        for (p, buffer) in executable.program().parameters.iter().zip(&mut self.session.parameters) {
+            let name = &p.port.name;
+            if let (Some(tensor), Some(buffer)) = (parameters.remove(name), buffer) {
+                let value = bind::Bound::new(&tensor.view(), name)?;
+                buffer.bytes_mut().copy_from_slice(value.bytes());
+            }
+        }
+        // They have the address of what was prepared of the old ones.
+        self.forget_contexts();
+        let own = |i: usize| address(&self.session.parameters[i]);
+        self.session.prepared = prepare(&executable, &self.session.pool, &own)?;
+        Ok(())
+    }
+
+    fn forget_contexts(&mut self) {
+        self.session.contexts.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The program.
@@ -87,12 +146,7 @@ impl Trainable {
     /// A copy of a parameter that steps change, as it is now.
     pub fn state(&self, name: &str) -> Result<Tensor, StateError> {
         let (port, buffer) = self.find(name)?;
-        let refused = || OutOfMemory { bytes: buffer.len(), purpose: format!("state `{name}`") };
-        let mut tensor = Tensor::try_zeros(port.dtype, &port.shape).ok_or_else(refused)?;
-        let mut slot = bind::slot(&mut tensor)?;
-        slot.bytes_mut().copy_from_slice(buffer.bytes());
-        slot.finish();
-        Ok(tensor)
+        Ok(tensor_of(port, buffer)?)
     }
 
     /// Replaces a parameter that steps change.
@@ -120,6 +174,29 @@ impl Trainable {
             .and_then(|i| Some((&program.parameters[i].port, self.session.parameters[i].as_ref()?)))
             .ok_or_else(|| StateError::Unknown(name.into()))
     }
+}
+
+/// Complains about tensors that are not the program's parameters.
+fn check(program: &Program, parameters: &BTreeMap<String, Tensor>) -> Result<(), LoadError> {
+    let ports = program.parameters.iter().map(|p| &p.port);
+    bind::check_parameters(ports, &program.training_only, parameters)
+}
+
+fn buffer_of(tensor: &Tensor, name: &str) -> Result<Buffer, OutOfMemory> {
+    Buffer::copy_of(bind::Bound::new(&tensor.view(), name)?.bytes(), name)
+}
+
+fn tensor_of(port: &Port, buffer: &Buffer) -> Result<Tensor, OutOfMemory> {
+    let refused = || OutOfMemory { bytes: buffer.len(), purpose: format!("a copy of `{}`", port.name) };
+    let mut tensor = Tensor::try_zeros(port.dtype, &port.shape).ok_or_else(refused)?;
+    let mut slot = bind::slot(&mut tensor)?;
+    slot.bytes_mut().copy_from_slice(buffer.bytes());
+    slot.finish();
+    Ok(tensor)
+}
+
+fn address(buffer: &Option<Buffer>) -> *mut u8 {
+    buffer.as_ref().map_or(std::ptr::null_mut(), Buffer::as_ptr)
 }
 
 impl OutputSlot<'_> {

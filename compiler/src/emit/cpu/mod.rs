@@ -161,6 +161,11 @@ struct Function {
     asm: Option<String>,
 }
 
+/// The scratch memory of a task of a kernel, in bytes.
+pub fn scratch_bytes(kernel: &Kernel) -> usize {
+    scratch_layout(kernel).1
+}
+
 /// Byte offsets of the scratch buffers in a task's scratch memory, and its size.
 fn scratch_layout(kernel: &Kernel) -> (Vec<usize>, usize) {
     let mut end = 0usize;

@@ -1,0 +1,66 @@
+//! The memory of training steps: what `summary`, `explain`, `bench` and `train` say of it.
+
+use crate::support::{nnc, nnc_in, scratch};
+
+/// Whatever the machine: vectors of eight lanes.
+const WHERE: &str = "--target-cpu avx2 --threads 2";
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn summaries_of_training_show_the_memory() {
+    insta::assert_snapshot!(nnc(&format!("summary examples/lenet.nn --train --batch 8 {WHERE}")).ok());
+    // The batch is the program's.
+    let text = nnc(&format!("summary examples/lenet.nn --train {WHERE}")).ok();
+    assert!(text.contains("memory of a training step, batch 64, 2 threads"), "{text}");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn explanations_list_the_activations() {
+    insta::assert_snapshot!(nnc(&format!("explain examples/lenet.nn --train --batch 8 {WHERE}")).ok());
+    let text =
+        nnc(&format!("explain examples/lenet.nn --train --batch 256 {WHERE} --memory-limit 12MB")).ok();
+    assert!(text.contains("computed again") && text.contains("for the limit"), "{text}");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn limits_that_no_plan_keeps_are_refused_with_the_smallest() {
+    let folder = scratch(&[]);
+    for command in ["summary", "explain", "bench"] {
+        let batch = if command == "bench" { "--set N=64" } else { "--batch 64" };
+        let line = format!("{command} examples/lenet.nn --train {batch} {WHERE} --memory-limit 100kB");
+        let said = nnc(&line).failed();
+        let start = "error: a training step does not fit into 97.7 KiB of memory: the smallest plan that was found takes ";
+        assert!(said.contains(start), "{said}");
+        let least = said.split("--memory-limit ").nth(1).unwrap().split(')').next().unwrap();
+        nnc(&line.replace("100kB", least).replace("bench", "bench --runs 1")).ok();
+    }
+    let train = "train examples/lenet.nn --data mnist:tests/data/digits --out {}/run --memory-limit 1kB";
+    assert!(nnc_in(folder.path(), train).failed().contains("the smallest plan that was found takes "));
+}
+
+#[test]
+fn sizes_must_be_sizes() {
+    let said = |size: &str| {
+        let args = ["summary", "examples/lenet.nn", "--train", "--memory-limit", size];
+        let output = crate::support::command(&args).output().expect("nnc starts");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    insta::assert_snapshot!(said("12 bananas"));
+    assert!(said("512").contains("`512` has no unit: expected a size such as `512MB` or `1.5GiB`"));
+    let text = nnc("summary examples/lenet.nn --memory-limit 1GB").failed();
+    assert!(text.contains("--memory-limit is for training: give --train, too"), "{text}");
+}
+
+/// What was planned is printed with what the system counts.
+#[cfg(target_os = "linux")]
+#[test]
+fn bench_tells_planned_and_measured_memory() {
+    let text = nnc("bench examples/lenet.nn --train --set N=512 --threads 2 --runs 2 --json").ok();
+    let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let [planned, grown] = ["planned", "resident_growth"].map(|key| line[key].as_u64().expect("a number"));
+    // Beside the plan: the compiler's memory and the code.
+    assert!(grown * 10 > planned * 9 && grown < planned + (64 << 20), "{planned} {grown}");
+}
