@@ -82,6 +82,24 @@ fn wrong_states_are_errors() {
 }
 
 #[test]
+fn parameters_can_be_replaced_and_stay_when_the_program_changes() {
+    let mut t = trainable(1);
+    t.step(&[filled(1.0).view()]).unwrap();
+    assert_eq!(t.parameters().unwrap(), BTreeMap::from([("weight".to_string(), filled(11.0))]));
+    assert!(t.set_parameters(BTreeMap::new()).is_err());
+    t.switch(Executable::load(accumulate()).unwrap()).unwrap();
+    t.step(&[filled(1.0).view()]).unwrap();
+    assert_eq!(t.state("weight"), Ok(filled(12.0)));
+    t.set_parameters(weights()).unwrap();
+    assert_eq!(t.state("weight"), Ok(filled(10.0)));
+    let mut other = accumulate();
+    other.parameters[0].port.name = "other".into();
+    let e = t.switch(Executable::load(other).unwrap()).unwrap_err();
+    assert!(e.to_string().contains("has other parameters"), "{e}");
+    assert_eq!(t.state("weight"), Ok(filled(10.0)));
+}
+
+#[test]
 fn a_program_without_state_takes_steps_too() {
     let pool = Arc::new(Pool::new(1));
     let mut t = Trainable::new(Executable::load(sum()).unwrap(), weights(), pool).unwrap();
@@ -93,7 +111,7 @@ fn a_program_without_state_takes_steps_too() {
 #[test]
 fn a_session_refuses_state() {
     let executable = Executable::load(accumulate()).unwrap();
-    let e = Session::new(executable, weights(), Arc::new(Pool::new(1))).unwrap_err();
+    let e = Session::new(executable, &weights(), Arc::new(Pool::new(1))).unwrap_err();
     assert_eq!(e.to_string(), "the program changes parameter `weight`: it is a training step");
 }
 
