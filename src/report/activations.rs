@@ -26,7 +26,7 @@ pub fn activations(memory: &StepMemory) -> String {
         ("made by", Align::Left),
         ("needed by", Align::Left),
         ("size", Align::Right),
-        ("", Align::Left),
+        ("fate", Align::Left),
         ("because", Align::Left),
     ]);
     let (small, worth): (Vec<&Activation>, Vec<&Activation>) =
@@ -68,7 +68,7 @@ pub fn activations(memory: &StepMemory) -> String {
     let peak = memory.usage.of(Kind::Activations) + memory.usage.of(Kind::Recomputed);
     let _ = writeln!(out, "\nat the peak of {}, {} are activations", memory.total(), bytes(peak as u64));
     if let Some(limit) = memory.limit {
-        let _ = writeln!(out, "the limit is {limit}");
+        let _ = writeln!(out, "the limit is {}", limit.rounded_up());
     }
     out
 }

@@ -111,7 +111,7 @@ pub(super) fn plan(
 
 /// A limit that no plan keeps.
 fn too_small(limit: ByteSize, least: usize) -> Error {
-    let least = ByteSize(least as u64).rounded_up();
+    let (limit, least) = (limit.rounded_up(), ByteSize(least as u64).rounded_up());
     Error::Options(format!(
         "a training step does not fit into {limit} of memory: the smallest plan that was found takes \
          {least} (--memory-limit {least}); a smaller batch takes less"
@@ -128,7 +128,8 @@ impl fmt::Display for StepMemory {
             table.row(vec![kind.about().to_string(), bytes(self.usage.of(kind) as u64)]);
         }
         write!(f, "{table}")?;
-        let limit = self.limit.map_or(String::new(), |limit| format!(", within the limit of {limit}"));
+        let limit =
+            self.limit.map_or(String::new(), |limit| format!(", within the limit of {}", limit.rounded_up()));
         writeln!(f, "total  {}{limit}", self.total())
     }
 }
