@@ -17,7 +17,7 @@ pub fn activations(memory: &StepMemory) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "net {}: a training step, batch {}\n\nvalues of the forward part that the backward part needs",
+        "net {}: a training step, batch {}\n\nvalues that wait for the backward part",
         memory.net, memory.batch
     );
     let mut table = Table::new(&[

@@ -25,7 +25,7 @@ fn explanations_list_the_activations() {
         let row = |line: &str| line.contains(&format!("{fate}  ")) && line.ends_with(rule);
         assert!(text.lines().any(row), "{fate}: {text}");
     }
-    assert!(text.contains("the limit is 150MB"), "{text}");
+    assert!(text.contains("the limit is 185MB"), "{text}");
 }
 
 #[cfg(target_arch = "x86_64")]
