@@ -113,17 +113,18 @@ impl<'a> Search<'a> {
 
     /// The cheapest of the plans found in which no more is alive than `target`.
     fn cheapest(&self, target: usize) -> Option<State> {
-        let fitting = self.starts().into_iter().filter_map(|start| self.descend(start, target).ok());
+        let ends = self.starts().into_iter().map(|start| self.descend(start, target));
+        let fitting = ends.filter(|state| state.excess(target) == 0);
         let pruned = fitting.map(|state| self.prune(state, target));
         pruned.min_by_key(|state| state.schedule.cost)
     }
 
-    /// Drops more and more until it fits; or what it ended with.
-    fn descend(&self, mut state: State, target: usize) -> Result<State, State> {
+    /// Drops more and more, until it fits or nothing more helps.
+    fn descend(&self, mut state: State, target: usize) -> State {
         loop {
             let excess = state.excess(target);
             if excess == 0 {
-                return Ok(state);
+                return state;
             }
             let tried = self.promising(&state, target).into_iter().filter_map(|v| {
                 let mut dropped = state.dropped.clone();
@@ -137,7 +138,7 @@ impl<'a> Search<'a> {
             let best = tried.max_by(|a, b| gain(a).total_cmp(&gain(b)));
             match best {
                 Some(next) if next.excess(target) < excess => state = next,
-                _ => return Err(state),
+                _ => return state,
             }
         }
     }
@@ -190,7 +191,7 @@ impl<'a> Search<'a> {
         for _ in 0..CLOSING_IN {
             let middle = below + above.saturating_sub(below) / 2;
             for start in self.starts() {
-                above = consider(self.descend(start, middle).unwrap_or_else(|stuck| stuck)).min(above);
+                above = consider(self.descend(start, middle)).min(above);
             }
             if above > middle {
                 below = middle;
