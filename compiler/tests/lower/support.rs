@@ -241,7 +241,7 @@ fn compare_code(module: &Module, feeds: &BTreeMap<String, Tensor>, target: &CpuT
     let program = emit(module, &plan(module), target, &EmitOptions::default()).unwrap().program;
     let expected = run_module(module, feeds, feeds).unwrap();
     let parameters = module.parameters.iter().map(|p| &p.port.name);
-    let parameters = parameters.map(|n| (n.clone(), feeds[n].clone())).collect();
+    let parameters: BTreeMap<String, Tensor> = parameters.map(|n| (n.clone(), feeds[n].clone())).collect();
     let inputs: Vec<TensorView> = module.inputs.iter().map(|p| TensorView::from(&feeds[&p.name])).collect();
     let executable = Executable::load(program).unwrap();
     for threads in 1..=3 {
