@@ -12,7 +12,7 @@ use nnc::{Options, Source};
 use super::{KINDS, Outcome, STACK, draw};
 
 const DEPTHS: [usize; 3] = [10, 20, 40];
-pub const EPOCHS: u64 = 6;
+pub const EPOCHS: u64 = 15;
 
 /// The training error of every epoch, in percent.
 struct Errors(Vec<(f64, f64)>);

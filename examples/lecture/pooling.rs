@@ -52,7 +52,7 @@ pub fn run() -> Outcome {
     }
     let mut panel = Panel::new("values that change when the picture moves by a pixel, %");
     panel.over = "window of max pooling (1: the convolution itself)".into();
-    for (k, name) in ["windows at every pixel", "windows side by side"].into_iter().enumerate() {
+    for (k, name) in ["stride 1", "side by side"].into_iter().enumerate() {
         let points = OUTPUTS.iter().zip(&changed).map(|(o, share)| (o.0 as f64, 100.0 * share[k]));
         panel.add(name, points.collect());
     }

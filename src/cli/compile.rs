@@ -20,7 +20,7 @@ use super::{Outcome, terminal};
 Examples:
   nnc compile vgg.nn                          writes vgg.nncp
   nnc compile vgg.nn --set N=8 -o vgg8.nncp   for batches of 8 pictures
-  nnc compile vgg.nn --tune                   measures the algorithms of convolutions on this machine,
+  nnc compile vgg.nn --tune                   measures algorithms on this machine,
                                               writes vgg.nncp and vgg.tune.json
   nnc compile vgg.nn --tuned vgg.tune.json    the same program, without measuring again
   nnc compile lenet.nn --emit fused           print the graph after fusion

@@ -10,6 +10,8 @@ use crate::error::Result;
 
 const WIDTH: u32 = 720;
 const PANEL_HEIGHT: u32 = 320;
+/// What the names of the lines have, to the right of them.
+const LEGEND_WIDTH: i32 = 110;
 const COLORS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
@@ -88,6 +90,8 @@ fn draw_panel(area: &Area<'_>, heading: &str, panel: &Panel) -> Drawn {
     let x = range(all().map(|p| p.0));
     let mut builder = ChartBuilder::on(area);
     builder.caption(heading, ("sans-serif", 18)).margin(12).x_label_area_size(36).y_label_area_size(56);
+    builder.margin_right(LEGEND_WIDTH);
+    draw_legend(area, &lines)?;
     if panel.logarithmic {
         let powers = range(all().map(|p| p.1.log10()));
         let y = (10f64.powf(powers.start)..10f64.powf(powers.end)).log_scale();
@@ -109,13 +113,30 @@ fn draw_lines<'a, 'b: 'a, Y>(
 where
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    chart.configure_mesh().x_desc(over).y_label_formatter(&mark).light_line_style(WHITE).draw()?;
-    for (i, (name, points)) in lines.into_iter().enumerate() {
-        let color = COLORS[i % COLORS.len()];
-        let line = chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
-        line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color));
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(over).x_label_formatter(&plain).y_label_formatter(&mark);
+    mesh.light_line_style(WHITE).draw()?;
+    for (i, (_, points)) in lines.into_iter().enumerate() {
+        chart.draw_series(LineSeries::new(points, COLORS[i % COLORS.len()].stroke_width(2)))?;
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    Ok(())
+}
+
+/// A number without zeros at its end.
+fn plain(x: &f64) -> String {
+    let text = format!("{x:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
+}
+
+/// The names of the lines, beside the chart: in it they would cover lines.
+fn draw_legend(area: &Area<'_>, lines: &[Line<'_>]) -> Drawn {
+    let x = WIDTH as i32 - LEGEND_WIDTH + 12;
+    for (i, (name, _)) in lines.iter().enumerate() {
+        let y = 48 + 20 * i as i32;
+        let color = COLORS[i % COLORS.len()];
+        area.draw(&PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)))?;
+        area.draw(&Text::new(name.to_string(), (x + 24, y - 6), ("sans-serif", 13)))?;
+    }
     Ok(())
 }
 
@@ -160,6 +181,11 @@ mod tests {
         assert!(text.contains("1e-4") && text.contains("layer"), "{text}");
         let line = text.lines().find(|l| l.starts_with("<polyline") && l.contains("#1F77B4"));
         assert_eq!(line.expect("a line").matches(',').count(), 2, "{line:?}");
+    }
+
+    #[test]
+    fn numbers_end_with_what_counts() {
+        assert_eq!([0.0, 10.0, 2.5, 0.1 + 0.2].map(|x| plain(&x)), ["0", "10", "2.5", "0.3"]);
     }
 
     #[test]
