@@ -50,7 +50,7 @@ pub fn run() -> Outcome {
             }
         }
     }
-    let mut panel = Panel::new("values that change when the picture moves by a pixel, %");
+    let mut panel = Panel::new("values that change, %");
     panel.over = "window of max pooling (1: the convolution itself)".into();
     for (k, name) in ["stride 1", "side by side"].into_iter().enumerate() {
         let points = OUTPUTS.iter().zip(&changed).map(|(o, share)| (o.0 as f64, 100.0 * share[k]));
@@ -62,7 +62,7 @@ pub fn run() -> Outcome {
             "{window}x{window}: {every:5.1} % change with stride 1, {beside:5.1} % with windows side by side"
         );
     }
-    draw("pooling", "first layer of MobileNetV2", &[panel])
+    draw("pooling", "a picture moved by a pixel", &[panel])
 }
 
 /// Of the values that are not zero both times, the share that differs by more than the tolerance.
