@@ -6,8 +6,9 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nnc_compiler::graph::Op;
-use nnc_compiler::lower::algorithm::{Algorithm, Choices, Convolutions, LowerOptions, algorithm_of};
+use nnc_compiler::lower::algorithm::{
+    Algorithm, Choices, Convolutions, LowerOptions, algorithm_of, convolution_of,
+};
 use nnc_compiler::pass;
 use serde::{Deserialize, Serialize};
 
@@ -135,8 +136,7 @@ fn layers(network: &Network) -> Vec<TunedLayer> {
     let model = LowerOptions { convolutions: Convolutions::Fastest };
     let mut layers: Vec<TunedLayer> = vec![];
     for group in &graph.groups {
-        let is_conv = |n: &&_| matches!(graph.node(**n).op, Op::Conv2d(_));
-        let Some(&conv) = group.nodes.iter().find(is_conv) else { continue };
+        let Some(conv) = convolution_of(&graph, &group.nodes) else { continue };
         let known = prepared.contains(&graph.operands(conv)[1]);
         let Some(estimated) = algorithm_of(&graph, &group.nodes, known, &target, &model) else { continue };
         let names = group.nodes.iter().map(|&n| graph.node(n).name.clone());

@@ -34,6 +34,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::conv_taps::Slide;
 use super::winograd::geometry::{Problem, pool_fits};
 use super::winograd::transform::Transform;
 use super::winograd::{VECTORS, fits};
@@ -151,6 +152,11 @@ impl fmt::Display for Choice {
     }
 }
 
+/// The convolution of a group, forward or transposed.
+pub fn convolution_of(graph: &Graph, nodes: &[NodeId]) -> Option<NodeId> {
+    nodes.iter().copied().find(|n| Slide::of(&graph.node(*n).op).is_some())
+}
+
 /// The algorithm of a group with a convolution, at the moment for 3x3 kernels; `None` if there is
 /// no such choice. `prepared` says that the weights are known before the run.
 pub fn algorithm_of(
@@ -160,10 +166,8 @@ pub fn algorithm_of(
     target: &CpuTarget,
     options: &LowerOptions,
 ) -> Option<Choice> {
-    let is_conv = |n: &&NodeId| matches!(graph.node(**n).op, Op::Conv2d(_));
-    let &anchor = nodes.iter().find(is_conv)?;
-    let Op::Conv2d(conv) = &graph.node(anchor).op else { return None };
-    let problem = fits(graph, anchor, conv, nodes[nodes.len() - 1], target)?;
+    let anchor = convolution_of(graph, nodes)?;
+    let problem = fits(graph, anchor, nodes[nodes.len() - 1], target)?;
     let [_, height, width] = problem.output;
     let pools = nodes.iter().find_map(|&n| match &graph.node(n).op {
         Op::MaxPool2d(MaxPool2d { window }) | Op::AvgPool2d(AvgPool2d { window, .. }) => Some(window),

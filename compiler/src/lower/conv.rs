@@ -18,8 +18,9 @@ use nnc_runtime::program::Access;
 use super::access::Place;
 use super::builder::{Builder, Operand, Scope, is_vectorisable};
 pub(super) use super::conv_split::{Form, Geometry, Problem};
+use super::conv_taps::{Comb, Slide};
 use super::elementwise::sizes;
-use crate::graph::op::{Conv2d, Window};
+use crate::graph::op::Window;
 use crate::graph::{NodeId, Op};
 use crate::kernel::module::Arg;
 use crate::kernel::{BufferId, Guard, Index, Kernel, Memory};
@@ -27,7 +28,9 @@ use crate::kernel::{BufferId, Guard, Index, Kernel, Memory};
 /// A group with a convolution, and where its operands are.
 pub(super) struct ConvGroup<'a> {
     pub name: &'a str,
-    pub conv: &'a Conv2d,
+    pub slide: Slide,
+    /// Independent groups of channels.
+    pub conv_groups: usize,
     pub form: Form,
     pub anchor: NodeId,
     /// The pooling and its windows.
@@ -53,6 +56,7 @@ pub(super) enum Source {
 }
 
 /// The task that is being computed.
+#[derive(Clone)]
 pub(super) struct Task {
     pub n: Index,
     /// First group of output channels.
@@ -70,6 +74,8 @@ pub(super) struct Task {
     pub x: BufferId,
     /// Sums `[groups, rows, columns, vectors, lanes]`, where they go through memory.
     pub partial: Option<BufferId>,
+    /// The outputs that are being computed: a transposed convolution's come in several combs.
+    pub comb: Comb,
 }
 
 /// Input channels that are summed at a time: from `first` on, counted from those that the outputs sum
@@ -87,6 +93,11 @@ pub(super) struct Outputs {
 }
 
 impl ConvGroup<'_> {
+    /// Height, width of the convolution's kernel.
+    pub fn kernel_size(&self) -> [usize; 2] {
+        [self.weights.shape[2], self.weights.shape[3]]
+    }
+
     /// The kernel; `None` if the work around the convolution does not fit this form.
     pub fn kernel(&self, scope: &Scope) -> Option<(Kernel, Vec<Arg>)> {
         if self.is_small_depthwise() {
@@ -103,7 +114,8 @@ impl ConvGroup<'_> {
             None => first_row.clone(),
             Some((_, w)) => first_row.clone() * w.stride[0] as i64 - w.padding[0],
         };
-        let first_in = match (self.form, self.conv.groups) {
+        let &comb = g.taps.combs().first()?;
+        let first_in = match (self.form, self.conv_groups) {
             (Form::Dense, 2..) => group.div(g.tasks_in_group, b.extents()) * g.in_blocks as i64,
             _ => Index::default(),
         };
@@ -120,19 +132,22 @@ impl ConvGroup<'_> {
             weights_in_rows: self.weights_in_rows(&mut b),
             x,
             partial: None,
+            comb,
         };
-        let staged = (self.conv.padding != [0; 4]).then(|| self.stage_buffer(&mut b));
-        if let Some(staged) = staged {
-            task.source = Source::Staged(staged);
+        if g.taps.padded {
+            task.source = Source::Staged(self.stage_buffer(&mut b));
         }
         if g.chunk < g.in_blocks {
-            self.accumulate(&mut b, &mut task);
+            task.partial = Some(self.partial_buffer(&mut b));
         } else if self.form == Form::Dense {
             self.stage(&mut b, &task, &self.all_channels());
         }
         match self.pool {
             None => self.rows(&mut b, &task),
-            Some((pool, window)) => self.pooled_rows(&mut b, &task, pool, window),
+            Some((pool, window)) => {
+                self.accumulate(&mut b, &task);
+                self.pooled_rows(&mut b, &task, pool, window);
+            }
         }
         let failed = b.failed;
         let (kernel, args) = b.finish();
@@ -167,21 +182,27 @@ impl ConvGroup<'_> {
                 let r = r * rows as i64 + first;
                 let row = task.first_conv_row.clone() + r.clone();
                 // Tiles of several rows are made where they are inside or outside as a whole.
-                let mut inside = Guard::between(&row, 0, g.conv[0] as i64, b.extents());
+                let mut inside = Guard::between(&row, 0, task.comb.rows.size as i64, b.extents());
                 if rows > 1 {
-                    inside = Guard::between(&(row + (rows - 1)), 0, g.conv[0] as i64, b.extents());
+                    inside = Guard::between(&(row + (rows - 1)), 0, task.comb.rows.size as i64, b.extents());
                 }
                 b.when(inside, |b| body(b, &r, rows));
             });
         }
     }
 
-    /// Sums all pixels of the task over a part of the input channels after the other.
-    fn accumulate(&self, b: &mut Builder, task: &mut Task) {
+    /// The sums of one comb that wait in memory.
+    fn partial_buffer(&self, b: &mut Builder) -> BufferId {
         let g = &self.geometry;
         let shape = [g.task_groups, g.conv_rows, g.conv[1], g.tile.vectors, self.lanes];
-        let partial = b.kernel.buffer("partial", DType::F32, &shape, Memory::Scratch);
-        task.partial = Some(partial);
+        b.kernel.buffer("partial", DType::F32, &shape, Memory::Scratch)
+    }
+
+    /// Sums all pixels of the task over a part of the input channels after the other, if the sums wait
+    /// in memory.
+    fn accumulate(&self, b: &mut Builder, task: &Task) {
+        let g = &self.geometry;
+        let Some(partial) = task.partial else { return };
         self.each_group(b, task, &mut |b, outputs| {
             self.start_from_bias(b, task, outputs, partial);
         });
@@ -199,14 +220,29 @@ impl ConvGroup<'_> {
     /// The loops without a pooling.
     fn rows(&self, b: &mut Builder, task: &Task) {
         let out = b.bind(&self.out, Access::Write, "out");
+        let combs = self.geometry.taps.combs().into_iter().map(|comb| Task { comb, ..task.clone() });
+        if task.partial.is_some() {
+            for task in combs {
+                self.accumulate(b, &task);
+                self.each_group(b, &task, &mut |b, outputs| self.comb_rows(b, &task, outputs, out));
+            }
+            return;
+        }
+        let combs: Vec<Task> = combs.collect();
         self.each_group(b, task, &mut |b, outputs| {
             self.stage_block(b, task, &outputs.group);
-            self.each_rows(b, task, &mut |b, r, rows| {
-                let row = task.first_row.clone() + r.clone();
-                self.tiles_of_rows(b, task, outputs, (r, rows), &mut |b, sums, [down, column]| {
-                    let row = row.clone() + down;
-                    self.finish_pixel(b, out, self.anchor, sums, [&task.n, &outputs.group, &row, &column]);
-                });
+            combs.iter().for_each(|task| self.comb_rows(b, task, outputs, out));
+        });
+    }
+
+    /// The outputs of one comb for a group of output channels.
+    fn comb_rows(&self, b: &mut Builder, task: &Task, outputs: &Outputs, out: BufferId) {
+        let Comb { rows: along_rows, columns } = task.comb;
+        self.each_rows(b, task, &mut |b, r, rows| {
+            let row = task.first_row.clone() + r.clone();
+            self.tiles_of_rows(b, task, outputs, (r, rows), &mut |b, sums, [down, column]| {
+                let [row, column] = [along_rows.output(row.clone() + down), columns.output(column)];
+                self.finish_pixel(b, out, self.anchor, sums, [&task.n, &outputs.group, &row, &column]);
             });
         });
     }
@@ -239,7 +275,10 @@ pub(super) fn rows_of_width<'a>(
     // takes lies along the columns.)
     let by_channel = |id: NodeId| {
         let mut users = scope.members.iter().filter(|m| scope.graph.operands(**m).contains(&id));
-        users.all(|m| matches!(scope.graph.node(*m).op, Op::Conv2d(_) | Op::BatchNorm(_)))
+        users.all(|m| {
+            matches!(scope.graph.node(*m).op, Op::BatchNorm(_))
+                || Slide::of(&scope.graph.node(*m).op).is_some()
+        })
     };
     let mut operands = std::collections::HashMap::new();
     for (&id, operand) in &scope.operands {

@@ -80,7 +80,7 @@ impl ConvGroup<'_> {
             _ if self.has_all_rows() && g.groups > 1 => (next(&outputs.group, g.groups), chunk.first.clone()),
             _ => return None,
         };
-        let places = g.kernel[0] * g.kernel[1];
+        let places = self.kernel_size().iter().product::<usize>();
         let all = g.in_block * g.tile.vectors * self.lanes / LINE;
         let lines = all.div_ceil(part.of).next_power_of_two().min(all);
         // Shares overlap where they do not come out evenly; the last one ends with the last line.
@@ -97,7 +97,7 @@ impl ConvGroup<'_> {
         [ic, kh, kw]: [&Index; 3],
         (first, count): (Index, usize),
     ) {
-        let [height, width] = self.geometry.kernel.map(|n| n as i64);
+        let [height, width] = self.kernel_size().map(|n| n as i64);
         let place = (ic.clone() * height + kh.clone()) * width + kw.clone();
         let line = ahead.line.clone() + place * ahead.lines as i64 + first;
         for i in 0..count {

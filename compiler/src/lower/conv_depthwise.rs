@@ -45,17 +45,19 @@ struct Tile<'t> {
 impl ConvGroup<'_> {
     /// True for what [`depthwise`](Self::depthwise) computes.
     pub fn is_small_depthwise(&self) -> bool {
-        let small = self.geometry.kernel.iter().product::<usize>() <= TAPS;
-        self.form == Form::Depthwise && self.pool.is_none() && self.conv.dilation == [1; 2] && small
+        let small = self.kernel_size().iter().product::<usize>() <= TAPS;
+        let plain = !self.slide.transposed && self.slide.conv.dilation == [1; 2];
+        self.form == Form::Depthwise && self.pool.is_none() && plain && small
     }
 
     /// The kernel; `None` if the work around the convolution does not fit this form.
     pub fn depthwise(&self, scope: &Scope) -> Option<(Kernel, Vec<Arg>)> {
         let g = &self.geometry;
+        let (kernel, conv) = (self.kernel_size(), &self.slide.conv);
         let axes = [0, 1].map(|axis| Axis {
-            kernel: g.kernel[axis],
-            stride: self.conv.stride[axis],
-            before: self.conv.padding[2 * axis],
+            kernel: kernel[axis],
+            stride: conv.stride[axis],
+            before: conv.padding[2 * axis],
             size: g.input[1 + axis],
             out: g.conv[axis],
         });

@@ -7,10 +7,11 @@ use super::access::Place;
 use super::algorithm::{Algorithm, Choice};
 use super::builder::{Builder, Operand, Scope};
 use super::conv::{ConvGroup, Form, Problem, rows_of_width};
+use super::conv_taps::Slide;
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, sizes};
 use super::{LowerError, Lowering, winograd};
-use crate::graph::op::{AvgPool2d, Conv2d, MaxPool2d, Window};
+use crate::graph::op::{AvgPool2d, MaxPool2d, Window};
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Role};
 use crate::kernel::{Expr, Index, Kernel};
@@ -27,7 +28,7 @@ impl<'a> Lowering<'a> {
         out: &Place,
     ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
         let Some(found) = self.dense_conv_parts(scope, nodes) else { return Ok(None) };
-        let ConvParts { anchor, conv, form, pool, mut x } = found;
+        let ConvParts { anchor, slide, form, pool, mut x } = found;
         let block = self.target.block();
         if !matches!(out.layout, Layout::Plain) && out.layout != Layout::Blocked(block as u8) {
             return Ok(None);
@@ -36,23 +37,26 @@ impl<'a> Lowering<'a> {
             self.algorithm(nodes)
         {
             let result = nodes[nodes.len() - 1];
-            let group = winograd::Group { conv, anchor, pool, result, x: x.clone(), out: out.clone() };
-            let found = self.winograd(scope, name, nodes, group, transform)?;
+            let group = winograd::Group { anchor, pool, result, x: x.clone(), out: out.clone() };
+            let found = self.winograd(scope, name, nodes, (group, &slide), transform)?;
             if found.is_some() {
                 return Ok(found);
             }
         }
         let weight = self.graph.operands(anchor)[1];
         let (weights_shape, conv_shape) = (sizes(self.graph.node(weight)), sizes(self.graph.node(anchor)));
+        let size = |shape: &[usize]| [shape[2], shape[3]];
+        let taps = slide.taps(size(&weights_shape), size(&x.shape), size(&conv_shape));
+        let conv_groups = slide.conv.groups;
         let mut problem = Problem {
-            conv,
+            conv_groups,
             form,
             pool: pool.map(|p| p.1),
             images: x.shape[0],
             input: [x.shape[1], x.shape[2], x.shape[3]],
-            output: [conv_shape[1], conv_shape[2], conv_shape[3]],
-            kernel: [weights_shape[2], weights_shape[3]],
-            rows: out.shape[2],
+            output: [conv_shape[1], taps.grid[0], taps.grid[1]],
+            rows: if pool.is_some() { out.shape[2] } else { taps.grid[0] },
+            taps,
             in_block: if x.layout == Layout::Plain { 1 } else { block },
             block,
             lanes: self.target.lanes,
@@ -68,21 +72,34 @@ impl<'a> Lowering<'a> {
             problem.set_width(width);
         }
         let geometry = problem.geometry();
-        let weights = self.packed_weights(weight, geometry.in_block, geometry.tile.blocks * block)?;
+        let weights = self.packed_weights(weight, &slide, geometry.in_block, geometry.tile.blocks * block)?;
         let (lanes, result) = (self.target.lanes, nodes[nodes.len() - 1]);
-        let group =
-            ConvGroup { name, conv, form, anchor, pool, result, x, weights, out, geometry, block, lanes };
+        let group = ConvGroup {
+            name,
+            slide,
+            conv_groups,
+            form,
+            anchor,
+            pool,
+            result,
+            x,
+            weights,
+            out,
+            geometry,
+            block,
+            lanes,
+        };
         Ok(group.kernel(&scope))
     }
 
     /// The convolution, its attributes, the pooling and the input of a group; `None` if it is
-    /// not `conv2d, elementwise.., [pool, elementwise..]`.
+    /// not `conv2d, elementwise.., [pool, elementwise..]`, or with a transposed one, without pooling.
     fn dense_conv_parts(&self, scope: &Scope<'a>, nodes: &[NodeId]) -> Option<ConvParts<'a>> {
         let graph = self.graph;
         let (mut conv, mut pool) = (None, None);
         for &n in nodes {
             match &graph.node(n).op {
-                Op::Conv2d(c) if conv.is_none() => conv = Some((n, c)),
+                op if conv.is_none() && Slide::of(op).is_some() => conv = Slide::of(op).map(|s| (n, s)),
                 Op::MaxPool2d(MaxPool2d { window }) | Op::AvgPool2d(AvgPool2d { window, .. })
                     if pool.is_none() =>
                 {
@@ -92,7 +109,10 @@ impl<'a> Lowering<'a> {
                 _ => return None,
             }
         }
-        let (anchor, conv) = conv?;
+        let (anchor, slide) = conv?;
+        if slide.transposed && pool.is_some() {
+            return None;
+        }
         let f32s = graph.node(anchor).ty.dtype == DType::F32;
         let Some(Operand::Memory(x)) = scope.operands.get(&graph.operands(anchor)[0]) else { return None };
         let block = self.target.block();
@@ -105,24 +125,33 @@ impl<'a> Lowering<'a> {
         let some = x.elements() > 0 && sizes(graph.node(anchor)).iter().all(|&n| n > 0);
         let [inputs, outputs] = [x.shape[1], sizes(graph.node(anchor))[1]];
         let blocked = x.layout != Layout::Plain;
-        let form = match conv.groups {
+        let form = match slide.conv.groups {
             1 => Form::Dense,
             g if g == inputs && g == outputs && blocked => Form::Depthwise,
             g if fills_blocks(inputs, g, block) && fills_blocks(outputs, g, block) && blocked => Form::Dense,
             _ => return None,
         };
-        (f32s && layout && some).then(|| ConvParts { anchor, conv, form, pool, x: x.clone() })
+        (f32s && layout && some).then(|| ConvParts { anchor, slide, form, pool, x: x.clone() })
     }
 
-    /// `[O, C, KH, KW]` as `[O/n, C/b, KH, KW, b, n]`, zeros where there is no channel.
-    fn packed_weights(&mut self, weight: NodeId, in_block: usize, n: usize) -> Result<Place, LowerError> {
+    /// Weights of O output channels that sum over C inputs each as `[O/n, C/b, KH, KW, b, n]`, zeros
+    /// where there is no channel.
+    fn packed_weights(
+        &mut self,
+        weight: NodeId,
+        slide: &Slide,
+        in_block: usize,
+        n: usize,
+    ) -> Result<Place, LowerError> {
         let shape = sizes(self.graph.node(weight));
-        let [o, c, kh, kw] = [shape[0], shape[1], shape[2], shape[3]];
-        let packed = [o.div_ceil(n), c.div_ceil(in_block), kh, kw, in_block, n];
-        self.repacked(weight, "pack_conv2d", &packed, &|b, from, at| {
+        let [o, c] = slide.channels(&shape);
+        let packed = [o.div_ceil(n), c.div_ceil(in_block), shape[2], shape[3], in_block, n];
+        let name = if slide.transposed { "pack_transposed_conv2d" } else { "pack_conv2d" };
+        self.repacked(weight, name, &packed, &|b, from, at| {
             let oc = at[0].clone() * n as i64 + at[5].clone();
             let ic = at[1].clone() * in_block as i64 + at[4].clone();
-            from(b, &[oc, ic, at[2].clone(), at[3].clone()])
+            let at = slide.weight(&shape, [oc, ic, at[2].clone(), at[3].clone()], b.extents());
+            from(b, &at)
         })
     }
 
@@ -187,7 +216,7 @@ impl<'a> Lowering<'a> {
 /// What [`ConvGroup`] needs of a group.
 struct ConvParts<'a> {
     anchor: NodeId,
-    conv: &'a Conv2d,
+    slide: Slide,
     form: Form,
     pool: Option<(NodeId, &'a Window)>,
     x: Place,

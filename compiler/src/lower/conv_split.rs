@@ -14,8 +14,11 @@
 //! **Tasks** are some rows of the result and some groups of blocks. More rows a task: weights come
 //! from memory less often. More blocks: the input does, and is staged less often. The cheapest cut
 //! that keeps the staged rows within [`STAGE_BYTES`] is taken.
+//!
+//! Of a transposed convolution, rows and columns are those of the [grid](super::conv_taps) that its combs share.
 
-use crate::graph::op::{Conv2d, Window};
+use super::conv_taps::{Comb, Taps};
+use crate::graph::op::Window;
 
 /// Which input channels an output channel sums over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,19 +30,21 @@ pub(super) enum Form {
 }
 
 /// What is computed, in numbers, and what the machine has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Problem<'a> {
-    pub conv: &'a Conv2d,
+    /// Which inputs and weights an output takes.
+    pub taps: Taps,
+    /// Independent groups of channels.
+    pub conv_groups: usize,
     pub form: Form,
     /// The windows of a pooling that follows.
     pub pool: Option<&'a Window>,
     pub images: usize,
     /// Channels, height, width of the input.
     pub input: [usize; 3],
-    /// Channels, height, width of the convolution's result.
+    /// Channels of the convolution's result, and height and width of the grid of its outputs.
     pub output: [usize; 3],
-    pub kernel: [usize; 2],
-    /// Rows of the result: those of the convolution, or of the pooling.
+    /// Rows of the result: those of the grid, or of the pooling.
     pub rows: usize,
     /// Input channels in a block, or 1 of a plain input.
     pub in_block: usize,
@@ -68,9 +73,11 @@ pub(super) struct TileShape {
 pub(super) struct Geometry {
     /// Channels, height, width of the input.
     pub input: [usize; 3],
-    /// Height, width of the convolution's result.
+    /// Which inputs and weights an output takes.
+    pub taps: Taps,
+    /// Height, width of the grid of outputs: the convolution's result, or the largest of the combs that a
+    /// transposed one's consists of.
     pub conv: [usize; 2],
-    pub kernel: [usize; 2],
     /// Input channels in a block: 1 of a plain input.
     pub in_block: usize,
     /// Full blocks of input channels that an output channel sums over, and channels beside them.
@@ -149,7 +156,7 @@ impl Problem<'_> {
     /// The cheapest cut.
     pub fn geometry(&self) -> Geometry {
         let groups = match self.form {
-            Form::Dense => self.conv.groups,
+            Form::Dense => self.conv_groups,
             Form::Depthwise => 1,
         };
         let in_channels = match self.form {
@@ -161,7 +168,7 @@ impl Problem<'_> {
         let mut g = Geometry {
             input: self.input,
             conv: [self.output[1], self.output[2]],
-            kernel: self.kernel,
+            taps: self.taps.clone(),
             in_block,
             in_blocks: in_channels / in_block,
             in_rest: in_channels % in_block,
@@ -182,21 +189,19 @@ impl Problem<'_> {
         self.split(&mut g, groups_in_group);
         g.conv_rows = self.conv_rows(g.task_rows);
         g.tile.rows = self.tile_rows(&g);
-        g.staged = [self.reach(0, g.conv_rows), self.reach(1, g.conv[1])];
+        g.staged = [self.taps.reach(0, g.conv_rows), self.taps.reach(1, g.conv[1])];
         g
     }
 
     /// The width of rows that a 1x1 convolution's pixels are best taken in; that of the image for all others.
     pub fn best_width(&self) -> usize {
         let [_, height, width] = self.input;
-        let c = self.conv;
-        let point = self.kernel == [1, 1] && c.stride == [1, 1] && !self.needs_stage() && self.pool.is_none();
-        if !point {
+        if !self.taps.is_point() || self.pool.is_some() {
             return width;
         }
         let pixels = height * width;
         let cycles = |width: usize| {
-            let mut problem = *self;
+            let mut problem = self.clone();
             problem.set_width(width);
             problem.geometry().cycles
         };
@@ -219,12 +224,8 @@ impl Problem<'_> {
         let rows = self.input[1] * self.input[2] / width;
         (self.input[1], self.input[2]) = (rows, width);
         (self.output[1], self.output[2]) = (rows, width);
+        self.taps.set_grid([rows, width]);
         self.rows = rows;
-    }
-
-    /// Whether the rows are copied to scratch, with their padding.
-    pub fn needs_stage(&self) -> bool {
-        self.conv.padding != [0; 4]
     }
 
     /// The tile that takes the fewest cycles for that many blocks of output channels.
@@ -260,8 +261,13 @@ impl Problem<'_> {
 
     /// Cycles of some rows for one group of blocks.
     fn rows_cycles(&self, tile: &TileShape, height: usize) -> f64 {
-        let width = self.output[2];
-        let steps = self.steps() as f64;
+        self.taps.combs().iter().map(|comb| self.comb_cycles(comb, tile, height)).sum()
+    }
+
+    /// Those of the outputs of one comb.
+    fn comb_cycles(&self, comb: &Comb, tile: &TileShape, height: usize) -> f64 {
+        let width = comb.columns.size;
+        let steps = self.comb_steps(comb) as f64;
         let one = |pixels: usize| {
             let (sums, loads) = (pixels * tile.vectors, pixels + tile.vectors);
             let step = sums.max(loads).max(8) as f64 / 2.0;
@@ -280,15 +286,21 @@ impl Problem<'_> {
         row * height as f64
     }
 
-    /// Multiply-adds of an output.
+    /// Multiply-adds of an output of a comb.
+    fn comb_steps(&self, comb: &Comb) -> usize {
+        let channels = if self.form == Form::Dense { self.input[0] / self.conv_groups } else { 1 };
+        channels * comb.taps()
+    }
+
+    /// Multiply-adds of the outputs at one place of the grid.
     fn steps(&self) -> usize {
-        let channels = if self.form == Form::Dense { self.input[0] / self.conv.groups } else { 1 };
-        channels * self.kernel[0] * self.kernel[1]
+        self.taps.combs().iter().map(|comb| self.comb_steps(comb)).sum()
     }
 
     /// Sums some input channels at a time if the weights for all of them are too many.
     fn choose_chunk(&self, g: &mut Geometry) {
-        let bytes = 4 * self.kernel[0] * self.kernel[1] * g.in_block * g.tile.blocks * self.block;
+        let most_taps = self.taps.combs().iter().map(Comb::taps).max().unwrap_or(0);
+        let bytes = 4 * most_taps * g.in_block * g.tile.blocks * self.block;
         if self.form == Form::Depthwise || g.in_rest > 0 || bytes * g.in_blocks <= WEIGHT_BYTES {
             return;
         }
@@ -324,14 +336,14 @@ impl Problem<'_> {
     /// True if what a task keeps in scratch stays in the caches that it is meant for.
     fn scratch_fits(&self, g: &Geometry, rows: usize, task_groups: usize) -> bool {
         let conv_rows = self.conv_rows(rows);
-        let staged = self.reach(0, conv_rows) * self.reach(1, g.conv[1]);
+        let staged = self.taps.reach(0, conv_rows) * self.taps.reach(1, g.conv[1]);
         let (channels, most) = match self.form {
             Form::Dense if g.chunk < g.in_blocks => (g.chunk * g.in_block, STAGE_BYTES),
             Form::Dense => (g.in_blocks * g.in_block + g.in_rest, STAGE_BYTES),
             Form::Depthwise => (self.block, DEPTHWISE_STAGE_BYTES),
         };
         let partial = conv_rows * g.conv[1] * task_groups * g.tile.blocks * self.block;
-        let staged_fits = !self.needs_stage() || 4 * channels * staged <= most;
+        let staged_fits = !self.taps.padded || 4 * channels * staged <= most;
         staged_fits && (g.chunk == g.in_blocks || 4 * partial <= PARTIAL_BYTES)
     }
 
@@ -345,12 +357,12 @@ impl Problem<'_> {
         let bytes = |elements: usize| 4.0 * elements as f64;
         let passes = self.images.max(1) * row_tasks * g.groups;
         let compute = passes as f64 * self.rows_cycles(&g.tile, conv_rows);
-        let read = self.reach(0, conv_rows) * self.reach(1, g.conv[1]);
+        let read = self.taps.reach(0, conv_rows) * self.taps.reach(1, g.conv[1]);
         let channels = match self.form {
-            Form::Dense => self.input[0] / self.conv.groups,
+            Form::Dense => self.input[0] / self.conv_groups,
             Form::Depthwise => task_groups * self.block,
         };
-        let rate = if self.needs_stage() { 1.0 / STAGE_RATE } else { 0.0 } + 1.0 / CACHE_RATE;
+        let rate = if self.taps.padded { 1.0 / STAGE_RATE } else { 0.0 } + 1.0 / CACHE_RATE;
         let input = tasks as f64 * bytes(read * channels) * rate;
         let weights = self.images.max(1) * row_tasks * self.steps() * self.output[0];
         let all = compute + input + bytes(weights) / CACHE_RATE + TASK_CYCLES * tasks as f64;
@@ -369,7 +381,7 @@ impl Problem<'_> {
 
     /// Rows of a tile: several where a row is too short for one, and all tasks have whole rows.
     fn tile_rows(&self, g: &Geometry) -> usize {
-        let even = self.rows_align() && g.rows.is_multiple_of(g.task_rows);
+        let even = self.rows_align() && self.taps.rows_are_even() && g.rows.is_multiple_of(g.task_rows);
         if even { (g.tile.pixels / g.conv[1]).clamp(1, g.conv_rows) } else { 1 }
     }
 
@@ -379,10 +391,5 @@ impl Problem<'_> {
             None => rows,
             Some(w) => (rows - 1) * w.stride[0] + (w.kernel[0] - 1) * w.dilation[0] + 1,
         }
-    }
-
-    /// Input rows (columns) under that many rows (columns) of the convolution.
-    fn reach(&self, axis: usize, size: usize) -> usize {
-        (size - 1) * self.conv.stride[axis] + (self.kernel[axis] - 1) * self.conv.dilation[axis] + 1
     }
 }

@@ -45,8 +45,8 @@ impl ConvGroup<'_> {
     fn stage_channels(&self, b: &mut Builder, task: &Task, staged: BufferId, [from, to]: [&Index; 2]) {
         let [_, height, width] = self.geometry.input;
         let [rows, columns] = self.geometry.staged;
-        let [top, _, left, _] = self.conv.padding;
-        let first = task.first_conv_row.clone() * self.conv.stride[0] as i64 - top;
+        let [top, left] = self.geometry.taps.before;
+        let first = task.first_conv_row.clone() * self.geometry.taps.stride(0) as i64 - top;
         let copied = width.min(columns.saturating_sub(left));
         b.serial("r", rows, |b, r| {
             let row = first + r.clone();

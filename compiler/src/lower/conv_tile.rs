@@ -8,6 +8,7 @@ use super::builder::Builder;
 use super::conv::{Chunk, ConvGroup, Form, Outputs, Source, Task};
 use super::conv_ahead::{Ahead, Part};
 use super::conv_split::tiles;
+use super::conv_taps::Comb;
 use super::elementwise::{f32, fma};
 use crate::graph::{Layout, NodeId};
 use crate::kernel::{BufferId, Expr, Guard, Index, LoopKind, Memory};
@@ -90,7 +91,7 @@ impl ConvGroup<'_> {
     ) {
         if let Some(partial) = task.partial {
             b.serial("down", rows, |b, down| {
-                b.serial("w", self.geometry.conv[1], |b, w| {
+                b.serial("w", task.comb.columns.size, |b, w| {
                     let pixel = vec![outputs.in_task.clone(), r.clone() + down.clone(), w.clone()];
                     finish(b, &Sums::new(partial, pixel), [down, w]);
                 });
@@ -109,7 +110,7 @@ impl ConvGroup<'_> {
     pub fn start_from_bias(&self, b: &mut Builder, task: &Task, outputs: &Outputs, partial: BufferId) {
         self.each_rows(b, task, &mut |b, r, rows| {
             b.serial("down", rows, |b, down| {
-                b.serial("w", self.geometry.conv[1], |b, w| {
+                b.serial("w", task.comb.columns.size, |b, w| {
                     let sums = Sums::new(partial, vec![outputs.in_task.clone(), r.clone() + down, w]);
                     self.each_vector(b, &mut |b, vector| {
                         let start = self.bias(b, &outputs.group, vector);
@@ -156,7 +157,7 @@ impl ConvGroup<'_> {
         body: &mut dyn FnMut(&mut Builder, &Tile),
     ) {
         let g = &self.geometry;
-        let width = g.conv[1];
+        let width = task.comb.columns.size;
         let cut = tiles(width, g.tile.pixels);
         let in_row: usize = cut.iter().map(|(count, _)| count).sum();
         let of = g.conv_rows.div_ceil(g.tile.rows) * in_row;
@@ -274,7 +275,7 @@ impl Tile<'_> {
         match self.rows {
             1 => [Index::default(), self.column.clone() + p.clone()],
             _ => {
-                let width = self.group.geometry.conv[1];
+                let width = self.task.comb.columns.size;
                 [p.div(width, b.extents()), p.rem(width, b.extents())]
             }
         }
@@ -318,7 +319,7 @@ impl Tile<'_> {
     /// The multiply-adds of a depthwise convolution: the input comes in vectors, too.
     fn depthwise_steps(&self, b: &mut Builder) {
         let lanes = self.group.lanes;
-        let [kernel_h, kernel_w] = self.group.geometry.kernel;
+        let [kernel_h, kernel_w] = [self.task.comb.rows.taps, self.task.comb.columns.taps];
         let small = kernel_h * kernel_w <= UNROLLED_STEPS;
         let how = if small { LoopKind::Unroll } else { LoopKind::Serial };
         let zero = Index::default();
@@ -343,7 +344,7 @@ impl Tile<'_> {
     /// All multiply-adds of one block of input channels.
     fn dense_steps(&self, b: &mut Builder, ic: &Index, channels: usize) {
         let g = &self.group.geometry;
-        let [kernel_h, kernel_w] = g.kernel;
+        let [kernel_h, kernel_w] = [self.task.comb.rows.taps, self.task.comb.columns.taps];
         let plain = g.in_block == 1 && kernel_w <= UNROLLED_STEPS;
         let columns = if plain { LoopKind::Unroll } else { LoopKind::Serial };
         let most = (UNROLLED_SUMS / (self.pixels * g.tile.vectors)).max(1);
@@ -378,7 +379,8 @@ impl Tile<'_> {
         let ic = self.chunk.first.clone() + ic.clone();
         self.each_lane(b, &mut |b, v, lane| {
             let channel = v.clone() * self.group.lanes as i64 + lane.clone();
-            let at = vec![self.outputs.group.clone(), ic.clone(), kh.clone(), kw.clone(), i.clone(), channel];
+            let [kh, kw] = [self.task.comb.rows.tap(kh), self.task.comb.columns.tap(kw)];
+            let at = vec![self.outputs.group.clone(), ic.clone(), kh, kw, i.clone(), channel];
             b.store(self.registers.weights, vec![v, lane], Expr::Load(self.task.weights, at));
         });
     }
@@ -414,20 +416,17 @@ impl Tile<'_> {
 
     /// The input of pixel `p` of the tile.
     fn input(&self, b: &Builder, p: &Index, [ic, kh, kw, i]: [&Index; 4]) -> Expr {
-        let conv = self.group.conv;
-        let along = |at: Index, k: &Index, axis: usize| {
-            at * conv.stride[axis] as i64 + k.clone() * conv.dilation[axis] as i64
-        };
+        let Comb { rows, columns } = self.task.comb;
         let [row_in_tile, column] = self.place(b, p);
-        let column = along(column, kw, 1);
+        let column = columns.input(column, kw);
         let row = self.row.clone() + row_in_tile;
         match self.task.source {
             Source::Staged(x) => {
-                let row = along(row, kh, 0);
+                let row = rows.input(row, kh);
                 Expr::Load(x, vec![ic.clone(), row, column, i.clone()])
             }
             Source::Direct(x) => {
-                let row = along(self.task.first_conv_row.clone() + row, kh, 0);
+                let row = rows.input(self.task.first_conv_row.clone() + row, kh);
                 let mut at = vec![self.task.n.clone(), ic.clone(), row, column];
                 if matches!(self.group.x.layout, Layout::Blocked(_)) {
                     at.push(i.clone());

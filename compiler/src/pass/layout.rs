@@ -122,11 +122,16 @@ impl Walk {
             return Choice::Plain;
         }
         let blocked = |o: &NodeId| graph.node(*o).layout == self.blocked();
-        match &graph.node(id).op {
-            Op::Conv2d(conv) if conv.groups == 1 => Choice::Producer,
+        if let Some(groups) = conv_groups(&graph.node(id).op) {
             // A block of channels is a vector of filters, each with its own input channel.
-            Op::Conv2d(conv) if is_depthwise(graph, id, conv.groups) => Choice::Blocked(vec![0]),
-            Op::Conv2d(conv) if self.groups_fill_blocks(graph, id, conv.groups) => Choice::Blocked(vec![0]),
+            let fits = is_depthwise(graph, id, groups) || self.groups_fill_blocks(graph, id, groups);
+            return match groups {
+                1 => Choice::Producer,
+                _ if fits => Choice::Blocked(vec![0]),
+                _ => Choice::Plain,
+            };
+        }
+        match &graph.node(id).op {
             Op::MaxPool2d(_)
             | Op::AvgPool2d(_)
             | Op::AdaptiveMaxPool2d(_)
@@ -221,6 +226,16 @@ fn weight_grad(graph: &Graph, groups: usize, [x, dy]: [NodeId; 2]) -> Choice {
         1 => Choice::Reader(vec![1]),
         g if channels(graph, x) == Some(g) && channels(graph, dy) == Some(g) => Choice::Reader(vec![0, 1]),
         _ => Choice::Plain,
+    }
+}
+
+/// The groups of a convolution, forward or transposed.
+fn conv_groups(op: &Op) -> Option<usize> {
+    match op {
+        Op::Conv2d(c) => Some(c.groups),
+        Op::Conv2dInputGrad(g) => Some(g.conv.groups),
+        Op::ConvTranspose2d(c) => Some(c.groups),
+        _ => None,
     }
 }
 

@@ -8,5 +8,6 @@ mod operations;
 mod reductions;
 mod steps;
 mod support;
+mod transposed;
 mod updates;
 mod winograd;

@@ -1,6 +1,6 @@
 //! Sizes of the loops: tiles, strips of tiles, columns of tiles that are alike.
 
-use crate::graph::op::{Conv2d, Window};
+use crate::graph::op::Window;
 
 use super::transform::Transform;
 
@@ -79,14 +79,9 @@ pub struct Columns {
 }
 
 impl Problem {
-    /// The sizes of a convolution.
-    pub fn new(conv: &Conv2d, x: &[usize], y: &[usize]) -> Problem {
-        Problem {
-            images: x[0],
-            input: [x[1], x[2], x[3]],
-            output: [y[1], y[2], y[3]],
-            before: [conv.padding[0], conv.padding[2]],
-        }
+    /// The sizes of a convolution with so many rows and columns of zeros before its input.
+    pub fn new(before: [usize; 2], x: &[usize], y: &[usize]) -> Problem {
+        Problem { images: x[0], input: [x[1], x[2], x[3]], output: [y[1], y[2], y[3]], before }
     }
 
     /// Rows and columns of tiles in an image.

@@ -31,6 +31,7 @@ use self::transform::Transform;
 use self::weights::Weights;
 use super::access::Place;
 use super::builder::{Builder, Scope, is_vectorisable};
+use super::conv_taps::Slide;
 use super::elementwise::sizes;
 use super::{LowerError, Lowering};
 use crate::graph::op::{Conv2d, Window};
@@ -44,7 +45,6 @@ const LINE: usize = 16;
 
 /// A group with a convolution, and where its operands are.
 pub(super) struct Group<'a> {
-    pub conv: &'a Conv2d,
     pub anchor: NodeId,
     /// The pooling and its windows.
     pub pool: Option<(NodeId, &'a Window)>,
@@ -94,7 +94,7 @@ impl<'a> Lowering<'a> {
         scope: &Scope<'a>,
         name: &str,
         nodes: &[NodeId],
-        group: Group<'a>,
+        (group, slide): (Group<'a>, &Slide),
         transform: Transform,
     ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
         let Layout::Blocked(block) = group.x.layout else { return Ok(None) };
@@ -102,11 +102,13 @@ impl<'a> Lowering<'a> {
         let width = VECTORS * lanes;
         let weight = self.graph.operands(group.anchor)[1];
         let conv_shape = sizes(self.graph.node(group.anchor));
-        let problem = Problem::new(group.conv, &group.x.shape, &conv_shape);
+        let Some(before) = zeros_before(slide) else { return Ok(None) };
+        let problem = Problem::new(before, &group.x.shape, &conv_shape);
         let geometry = Geometry::new(&problem, transform, block as usize, width);
-        let weights = self.winograd_weights(weight, transform, width)?;
+        let weights = self.winograd_weights(weight, slide, transform, width)?;
         let scope = self.padded_scope(scope, weight, conv_shape[1])?;
-        let name = name.replacen("conv2d", &format!("conv2d_winograd{}", transform.outputs()), 1);
+        let of = self.graph.node(group.anchor).op.name();
+        let name = name.replacen(of, &format!("{of}_winograd{}", transform.outputs()), 1);
         let Group { anchor, pool, result, x, out, .. } = group;
         let registers = self.target.vector_registers;
         let winograd = Winograd {
@@ -145,12 +147,14 @@ impl<'a> Lowering<'a> {
     fn winograd_weights(
         &mut self,
         weight: NodeId,
+        slide: &Slide,
         transform: Transform,
         group: usize,
     ) -> Result<Place, LowerError> {
-        let all = sizes(self.graph.node(weight));
-        let shape = weights::shape(transform, [all[0], all[1]], group);
-        let name = format!("winograd{}_weights", transform.outputs());
+        let channels = slide.channels(&sizes(self.graph.node(weight)));
+        let shape = weights::shape(transform, channels, group);
+        let turned = if slide.transposed { "_transposed" } else { "" };
+        let name = format!("winograd{}{turned}_weights", transform.outputs());
         let key = (weight, name.clone(), shape.to_vec());
         if let Some(place) = self.packed.get(&key) {
             return Ok(Place::clone(place));
@@ -163,7 +167,8 @@ impl<'a> Lowering<'a> {
         let weights = Weights {
             name: &name,
             from,
-            shape: [all[0], all[1]],
+            shape: channels,
+            transposed: slide.transposed,
             to: to.clone(),
             transform,
             lanes: self.target.lanes,
@@ -176,25 +181,32 @@ impl<'a> Lowering<'a> {
 }
 
 /// The sizes of a convolution, if it, its layouts and the target are those that these kernels are made for.
-pub(super) fn fits(
-    graph: &Graph,
-    anchor: NodeId,
-    conv: &Conv2d,
-    result: NodeId,
-    target: &CpuTarget,
-) -> Option<Problem> {
+pub(super) fn fits(graph: &Graph, anchor: NodeId, result: NodeId, target: &CpuTarget) -> Option<Problem> {
     let operands = graph.operands(anchor);
     let (x, y) = (graph.node(operands[0]), graph.node(anchor));
     let kernel = sizes(graph.node(operands[1]));
-    let once = conv.stride == [1; 2] && conv.dilation == [1; 2] && conv.groups == 1;
+    let before = zeros_before(&Slide::of(&y.op)?)?;
     let Layout::Blocked(block) = x.layout else { return None };
     let out = [Layout::Plain, x.layout].contains(&graph.node(result).layout);
     let whole = (block as usize).is_multiple_of(target.lanes)
         && (VECTORS * target.lanes).is_multiple_of(block as usize);
     let (x_shape, y_shape) = (sizes(x), sizes(y));
     let some = x_shape.iter().chain(&y_shape).all(|&n| n > 0);
-    let fits = once && kernel[2..] == [3, 3] && out && whole && some && y.ty.dtype == DType::F32;
-    fits.then(|| Problem::new(conv, &x_shape, &y_shape))
+    let fits = kernel[2..] == [3, 3] && out && whole && some && y.ty.dtype == DType::F32;
+    fits.then(|| Problem::new(before, &x_shape, &y_shape))
+}
+
+/// Rows and columns of zeros that a 3x3 convolution reads before its input; `None` if it is none that these
+/// kernels are made for. A transposed one is an ordinary one with the kernel turned round.
+fn zeros_before(slide: &Slide) -> Option<[usize; 2]> {
+    let Conv2d { stride, padding: [top, _, left, _], dilation, groups } = slide.conv;
+    if (stride, dilation, groups) != ([1; 2], [1; 2], 1) {
+        return None;
+    }
+    match slide.transposed {
+        false => Some([top, left]),
+        true => Some([2usize.checked_sub(top)?, 2usize.checked_sub(left)?]),
+    }
 }
 
 impl<'a> Winograd<'a> {

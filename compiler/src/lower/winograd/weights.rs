@@ -18,12 +18,14 @@ use super::transform::Transform;
 /// Input channels of a task.
 const CHANNELS: usize = 16;
 
-/// Weights `[O, C, 3, 3]` and where they go.
+/// Weights `[O, C, 3, 3]`, or those of a transposed convolution, and where they go.
 pub(super) struct Weights<'w> {
     pub name: &'w str,
     pub from: Operand,
-    /// O and C.
+    /// Output and input channels.
     pub shape: [usize; 2],
+    /// Whether they are `[C, O, 3, 3]`, their kernels to be turned round.
+    pub transposed: bool,
     pub to: Place,
     pub transform: Transform,
     pub lanes: usize,
@@ -99,7 +101,12 @@ impl Weights<'_> {
                 each(b, &mut |b, kh, kw| match &self.from {
                     Operand::Splat(dtype, x) => Expr::Const(*dtype, *x),
                     Operand::Memory(place) => {
-                        b.load(place, "w", &[out.clone(), channel.clone(), kh.clone(), kw.clone()])
+                        let turned = |k: &Index| Index::from(2i64) - k.clone();
+                        let at = match self.transposed {
+                            false => [out.clone(), channel.clone(), kh.clone(), kw.clone()],
+                            true => [channel.clone(), out.clone(), turned(kh), turned(kw)],
+                        };
+                        b.load(place, "w", &at)
                     }
                 });
             });

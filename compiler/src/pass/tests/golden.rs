@@ -418,34 +418,16 @@ golden!(
 
 golden!(
     gradients_of_convolutions,
-    "contractions",
+    "layout, fuse",
     r#"graph g {
-        %0 = input "x" : f32[2, 3, 8, 8]
-        %1 = parameter "w" {init=constant(0.0)} : f32[4, 3, 3, 3]
-        %2 = input "dy" : f32[2, 4, 8, 8]
-        %3 = conv2d_input_grad %2, %1 {padding=1x1, input=[8, 8]} : f32[2, 3, 8, 8] @conv1.grad
-        %4 = conv2d_weight_grad %0, %2 {padding=1x1, kernel=3x3} : f32[4, 3, 3, 3] @conv1.grad
-        output dx = %3
+        %0 = input "x" : f32[2, 8, 8, 8]
+        %1 = parameter "w" {init=constant(0.0)} : f32[16, 8, 3, 3]
+        %2 = input "dy" : f32[2, 16, 4, 4]
+        %3 = conv2d_input_grad %2, %1 {stride=2x2, padding=1x1, input=[8, 8]} : f32[2, 8, 8, 8] @conv1.grad
+        %4 = conv2d_weight_grad %0, %2 {stride=2x2, padding=1x1, kernel=3x3} : f32[16, 8, 3, 3] @conv1.grad
+        %5 = relu %3 : f32[2, 8, 8, 8]
+        output dx = %5
         output dw = %4
-    }"#
-);
-
-golden!(
-    gradients_of_strided_convolutions,
-    "contractions",
-    r#"graph g {
-        %0 = input "x" : f32[2, 3, 8, 8]
-        %1 = parameter "w" {init=constant(0.0)} : f32[4, 3, 3, 3]
-        %2 = parameter "point" {init=constant(0.0)} : f32[4, 3, 1, 1]
-        %3 = input "dy" : f32[2, 4, 4, 4]
-        %4 = conv2d_input_grad %3, %1 {stride=2x2, padding=1x1, input=[8, 8]} : f32[2, 3, 8, 8]
-        %5 = conv2d_weight_grad %0, %3 {stride=2x2, padding=1x1, kernel=3x3} : f32[4, 3, 3, 3]
-        %6 = conv2d_input_grad %3, %2 {stride=2x2, input=[8, 8]} : f32[2, 3, 8, 8]
-        %7 = conv2d_weight_grad %0, %3 {stride=2x2, kernel=1x1} : f32[4, 3, 1, 1]
-        output dx = %4
-        output dw = %5
-        output dx2 = %6
-        output dw2 = %7
     }"#
 );
 
