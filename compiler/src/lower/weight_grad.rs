@@ -193,7 +193,8 @@ impl<'a> WeightGrad<'a> {
         let in_blocks = if self.form == Form::Blocks { self.x.shape[1].div_ceil(self.block) } else { 1 };
         let positions = self.kernel[0] * self.kernel[1];
         let sums = match self.form {
-            Form::Blocks => [positions, self.block],
+            // LeNet-5 has six input channels: sums for the empty ones of a block would be most of the work.
+            Form::Blocks => [positions, self.block.min(self.x.shape[1])],
             Form::Taps => [self.x.shape[1] * positions, 1],
             Form::Depthwise => [positions, 1],
         };

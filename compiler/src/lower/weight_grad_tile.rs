@@ -131,7 +131,7 @@ impl WeightGrad<'_> {
         let position = Index::from(kh * self.kernel[1] + kw);
         let [out_block, in_block] = [0, 1].map(|i| chunk.task.first_blocks[i].clone() + [ot, it][i].clone());
         let mut first = 0;
-        for (count, inputs) in tiles(self.block, self.tile_inputs(blocks)) {
+        for (count, inputs) in tiles(chunk.pieces.sums[1], self.tile_inputs(blocks)) {
             b.serial("ic", count, |b, ic| {
                 let input = ic * inputs as i64 + first;
                 let tile = Tile::new(b, self, inputs, blocks);
