@@ -156,6 +156,22 @@ impl Index {
         out
     }
 
+    /// Puts in the variables whose value is known.
+    pub fn with_known(&self, known: &dyn Fn(Var) -> Option<i64>, extents: &Extents) -> Index {
+        let mut out = Index::from(self.constant);
+        for (a, &c) in &self.terms {
+            match a {
+                Atom::Var(v) => match known(*v) {
+                    Some(k) => out.constant += c * k,
+                    None => out = out + Index::from(*v) * c,
+                },
+                Atom::Div(a, d) => out = out + a.with_known(known, extents).div(*d as usize, extents) * c,
+                Atom::Mod(a, d) => out = out + a.with_known(known, extents).rem(*d as usize, extents) * c,
+            }
+        }
+        out
+    }
+
     fn add_term(&mut self, a: Atom, c: i64) {
         let sum = self.terms.get(&a).copied().unwrap_or(0) + c;
         if sum == 0 {

@@ -29,8 +29,6 @@ use crate::kernel::{BufferId, Guard, Index, Kernel, Memory};
 pub(super) struct ConvGroup<'a> {
     pub name: &'a str,
     pub slide: Slide,
-    /// Independent groups of channels.
-    pub conv_groups: usize,
     pub form: Form,
     pub anchor: NodeId,
     /// The pooling and its windows.
@@ -115,7 +113,7 @@ impl ConvGroup<'_> {
             Some((_, w)) => first_row.clone() * w.stride[0] as i64 - w.padding[0],
         };
         let &comb = g.taps.combs().first()?;
-        let first_in = match (self.form, self.conv_groups) {
+        let first_in = match (self.form, self.slide.conv.groups) {
             (Form::Dense, 2..) => group.div(g.tasks_in_group, b.extents()) * g.in_blocks as i64,
             _ => Index::default(),
         };

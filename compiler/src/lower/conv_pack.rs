@@ -74,21 +74,8 @@ impl<'a> Lowering<'a> {
         let geometry = problem.geometry();
         let weights = self.packed_weights(weight, &slide, geometry.in_block, geometry.tile.blocks * block)?;
         let (lanes, result) = (self.target.lanes, nodes[nodes.len() - 1]);
-        let group = ConvGroup {
-            name,
-            slide,
-            conv_groups,
-            form,
-            anchor,
-            pool,
-            result,
-            x,
-            weights,
-            out,
-            geometry,
-            block,
-            lanes,
-        };
+        let group =
+            ConvGroup { name, slide, form, anchor, pool, result, x, weights, out, geometry, block, lanes };
         Ok(group.kernel(&scope))
     }
 

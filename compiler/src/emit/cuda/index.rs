@@ -23,18 +23,11 @@ pub struct Scope {
 impl Emitter<'_> {
     /// Puts in the variables that have a known value.
     pub fn resolve(&self, i: &Index) -> Index {
-        let mut out = Index::from(i.constant);
-        for (atom, &c) in &i.terms {
-            match atom {
-                Atom::Var(v) => match self.vars[v.0 as usize] {
-                    Binding::Known(k) => out.constant += c * k,
-                    Binding::Unbound | Binding::Dynamic { .. } => out = out + Index::from(*v) * c,
-                },
-                Atom::Div(a, d) => out = out + self.resolve(a).div(*d as usize, &self.extents) * c,
-                Atom::Mod(a, d) => out = out + self.resolve(a).rem(*d as usize, &self.extents) * c,
-            }
-        }
-        out
+        let known = |v: Var| match self.vars[v.0 as usize] {
+            Binding::Known(k) => Some(k),
+            Binding::Unbound | Binding::Dynamic { .. } => None,
+        };
+        i.with_known(&known, &self.extents)
     }
 
     /// The place of an access, as instructions have it: `[%a3+16]`.
