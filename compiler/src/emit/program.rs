@@ -62,7 +62,7 @@ pub fn emit(
 fn describe(k: &kernel::Kernel, code: &Code, i: usize) -> Kernel {
     let spec = |b: &kernel::Buffer| match b.memory {
         Memory::Global(access) => Some(ParamSpec { access, extent_bytes: b.extent() * b.dtype.size() }),
-        Memory::Scratch | Memory::Register => None,
+        _ => None,
     };
     Kernel {
         name: format!("{}.{i}", k.name),

@@ -114,6 +114,14 @@ impl Index {
         })
     }
 
+    /// True if it is a multiple of that, whatever the variables.
+    pub fn is_multiple_of(&self, n: i64) -> bool {
+        let whole = |(a, &c): (&Atom, &i64)| {
+            c % n == 0 || matches!(a, Atom::Mod(i, d) if d % n == 0 && i.is_multiple_of(n))
+        };
+        self.constant % n == 0 && self.terms.iter().all(whole)
+    }
+
     /// True if the variable is in it.
     pub fn mentions(&self, v: Var) -> bool {
         self.terms.keys().any(|a| match a {

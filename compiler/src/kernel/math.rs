@@ -39,7 +39,7 @@ fn body(stmts: &mut [Stmt]) {
                 });
                 expand_expr(value, &mut taken);
             }
-            Stmt::Prefetch { .. } => {}
+            Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
         }
     }
 }

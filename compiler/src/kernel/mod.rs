@@ -1,8 +1,8 @@
 //! The kernel IR: structured loop nests over buffers, for CPU and GPU alike.
 //!
 //! A [`Kernel`] is a grid of independent *tasks* (parallel outer loops) whose body is a list of
-//! statements. Memory is explicit: **global** buffers are arguments, **scratch** buffers are a
-//! task's own memory (a thread's scratch on a CPU, shared memory on a GPU), **register** buffers
+//! statements. A task is run by one thread, or on a GPU by the threads of a [`block`]. Memory is explicit: **global** buffers are arguments, **scratch** buffers are a
+//! thread's own memory, **register** buffers
 //! are accumulators that never touch memory: their indices are constants once unrolled loops are
 //! unrolled, save for the variable of a vector loop in the last place.
 //!
@@ -11,6 +11,7 @@
 //! indices affine (with division and remainder by constants). A load under a guard happens only
 //! if the guard holds. [`verify`] proves every access in bounds before code is emitted.
 
+pub mod block;
 pub mod index;
 pub mod interpret;
 pub mod math;
@@ -21,6 +22,7 @@ pub mod verify;
 use nnc_dsl::Span;
 use nnc_runtime::DType;
 
+pub use block::{Fragment, Joint};
 pub use index::{Extents, Index, Var};
 pub use module::Module;
 
@@ -34,10 +36,14 @@ pub enum Memory {
     /// An argument. Tasks may read what no task of the launch writes, and write only what no
     /// other task touches.
     Global(nnc_runtime::program::Access),
-    /// A task's own memory; undefined at its start.
+    /// A thread's own memory; undefined at its start.
     Scratch,
-    /// Registers; undefined at the task's start.
+    /// Registers of a thread; undefined at the task's start.
     Register,
+    /// Memory of a block of threads; undefined at the task's start.
+    Shared,
+    /// Registers of a warp: the last two dimensions are matrices of that kind.
+    Fragment(Fragment),
 }
 
 /// A block of elements.
@@ -95,6 +101,8 @@ pub struct Kernel {
     pub buffers: Vec<Buffer>,
     /// The task grid: row-major, the first varies slowest.
     pub tasks: Vec<Var>,
+    /// The threads of a task, where it is a [`block`] of them; whole warps.
+    pub threads: Option<usize>,
     /// What a task does.
     pub body: Vec<Stmt>,
     /// Floating-point operations of a launch (a fused multiply-add counts two).
@@ -112,6 +120,14 @@ pub enum LoopKind {
     Unroll,
     /// Side by side: the lanes of a vector. Innermost; the extent is the vector width.
     Vector,
+    /// Side by side: the threads of a [`block`].
+    Threads,
+    /// Side by side: its warps.
+    Warps,
+    /// Side by side: the rows of matrices of that kind, by a warp.
+    Rows(Fragment),
+    /// Side by side: their columns, inside the rows.
+    Columns(Fragment),
 }
 
 /// `index >= 0`.
@@ -186,6 +202,8 @@ pub enum Stmt {
         /// To where.
         cache: Cache,
     },
+    /// What the threads of a [`block`] do together.
+    Joint(Joint),
 }
 
 /// A value that [`Expr::Let`] has named; unique in its store.
@@ -323,6 +341,7 @@ impl Kernel {
             vars: vec![],
             buffers: vec![],
             tasks: vec![],
+            threads: None,
             body: vec![],
             flops: 0,
             spans: vec![],

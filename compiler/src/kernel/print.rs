@@ -5,9 +5,11 @@ use std::fmt::{self, Display, Formatter, Write};
 use nnc_runtime::DType;
 use nnc_runtime::program::{Access, Phase};
 
+use super::block::Part;
 use super::module::{Module, Role};
 use super::{
-    BinOp, Buffer, BufferId, Cache, Expr, Guard, Index, Kernel, LoopKind, Memory, Stmt, UnOp, row_major,
+    BinOp, Buffer, BufferId, Cache, Expr, Guard, Index, Joint, Kernel, LoopKind, Memory, Stmt, UnOp,
+    row_major,
 };
 
 impl Display for Kernel {
@@ -103,6 +105,8 @@ impl Printer<'_> {
                 Memory::Global(_) => continue,
                 Memory::Scratch => "scratch ",
                 Memory::Register => "register",
+                Memory::Shared => "shared  ",
+                Memory::Fragment(_) => "fragment",
             };
             write!(f, "  {memory} ")?;
             self.buffer(f, b)?;
@@ -112,6 +116,9 @@ impl Printer<'_> {
         for (i, &v) in k.tasks.iter().enumerate() {
             let extent = k.vars[v.0 as usize].extent;
             write!(f, "{} {} in 0..{extent}", if i > 0 { "," } else { "" }, k.var_name(v))?;
+        }
+        if let Some(n) = k.threads {
+            write!(f, " block of {n} threads")?;
         }
         writeln!(f)?;
         self.body(f, &k.body, 2)
@@ -126,7 +133,8 @@ impl Printer<'_> {
             Memory::Global(Access::Read) => f.write_str(" read"),
             Memory::Global(Access::Write) => f.write_str(" write"),
             Memory::Global(Access::ReadWrite) => f.write_str(" read write"),
-            Memory::Scratch | Memory::Register => Ok(()),
+            Memory::Fragment(fragment) => write!(f, " of {}", fragment.name()),
+            Memory::Scratch | Memory::Register | Memory::Shared => Ok(()),
         }
     }
 
@@ -143,6 +151,10 @@ impl Printer<'_> {
                     LoopKind::Serial => "for",
                     LoopKind::Unroll => "unroll",
                     LoopKind::Vector => "vector",
+                    LoopKind::Threads => "threads",
+                    LoopKind::Warps => "warps",
+                    LoopKind::Rows(fragment) => &format!("{} rows", fragment.name()),
+                    LoopKind::Columns(_) => "columns",
                 };
                 let extent = self.kernel.vars.get(var.0 as usize).map_or(0, |v| v.extent);
                 writeln!(f, "{word} {} in 0..{extent}", self.kernel.var_name(*var))?;
@@ -176,7 +188,46 @@ impl Printer<'_> {
                 self.access(f, *buffer, index, None)?;
                 writeln!(f)
             }
+            Stmt::Joint(joint) => self.joint(f, joint),
         }
+    }
+
+    fn joint(&self, f: &mut Formatter<'_>, joint: &Joint) -> fmt::Result {
+        match joint {
+            Joint::Barrier => writeln!(f, "barrier"),
+            Joint::Commit => writeln!(f, "commit"),
+            Joint::Wait { open } => writeln!(f, "wait until {open} open"),
+            Joint::Copy { to, index, from, at, elements, guards } => {
+                write!(f, "copy {elements} ")?;
+                self.access(f, *to, index, None)?;
+                f.write_str(" = ")?;
+                self.access(f, *from, at, None)?;
+                if !guards.is_empty() {
+                    f.write_str(" if ")?;
+                    self.guards(f, guards)?;
+                    f.write_str(" else zeros")?;
+                }
+                writeln!(f)
+            }
+            Joint::Multiply { sum, first, second } => {
+                f.write_str("multiply ")?;
+                self.part(f, sum)?;
+                f.write_str(" += ")?;
+                self.part(f, first)?;
+                f.write_str(" by ")?;
+                self.part(f, second)?;
+                writeln!(f)
+            }
+            Joint::Combine { op, buffer, index } => {
+                write!(f, "combine {} ", binary_name(*op))?;
+                self.access(f, *buffer, index, None)?;
+                writeln!(f)
+            }
+        }
+    }
+
+    fn part(&self, f: &mut Formatter<'_>, part: &Part) -> fmt::Result {
+        self.access(f, part.buffer, &part.index, None)
     }
 
     fn guards(&self, f: &mut dyn Write, guards: &[Guard]) -> fmt::Result {

@@ -375,7 +375,7 @@ pub(super) fn is_vectorisable(kernel: &Kernel) -> bool {
                 Some(l) => stride(kernel, *buffer, index, l) == Some(1) && expr(kernel, value, l),
                 None => true,
             },
-            Stmt::Prefetch { .. } => true,
+            Stmt::Prefetch { .. } | Stmt::Joint(_) => true,
         })
     }
     fn uniform(i: &Index, lane: Option<Var>) -> bool {

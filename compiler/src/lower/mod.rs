@@ -299,7 +299,10 @@ impl<'a> Lowering<'a> {
         }
         let key = KernelKey(kernel.name.clone(), kernel.vars.clone(), kernel.buffers.clone());
         let candidates = self.kernels.entry(key).or_default();
-        let same = |k: &Kernel| k.tasks == kernel.tasks && k.flops == kernel.flops && k.body == kernel.body;
+        let same = |k: &Kernel| {
+            let shape = k.tasks == kernel.tasks && k.threads == kernel.threads;
+            shape && k.flops == kernel.flops && k.body == kernel.body
+        };
         let found = candidates.iter().copied().find(|&i| same(&self.module.kernels[i]));
         let index = match found {
             Some(i) => {

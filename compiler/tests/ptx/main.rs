@@ -2,6 +2,7 @@
 //! computes with that of small nets.
 
 mod assemble;
+mod block;
 #[path = "../common/gpu.rs"]
 mod gpu;
 mod nets;

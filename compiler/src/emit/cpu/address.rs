@@ -328,6 +328,7 @@ pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
         match s {
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
             Stmt::Prefetch { buffer, index, .. } => out.push((*buffer, index.as_slice())),
+            Stmt::Joint(joint) => out.extend(joint.accesses()),
             Stmt::Store { buffer, index, value } => {
                 out.push((*buffer, index.as_slice()));
                 value.walk(&mut |e| {

@@ -98,7 +98,7 @@ fn bases<A: Assembler>(
             asm.load_index(Place { base: arguments, offset: argument - 8, constant: true })
         }
         Memory::Scratch => asm.add_constant(scratch, offset as i64),
-        Memory::Register => scratch,
+        _ => scratch,
     };
     (kernel.buffers.iter().zip(&offsets).map(base).collect(), scratch_bytes)
 }
@@ -192,6 +192,7 @@ impl<'k, A: Assembler> Emitter<'k, A> {
                     let place = self.place(&address);
                     self.asm.prefetch(*cache, place);
                 }
+                Stmt::Joint(_) => unreachable!("kernels of blocks are refused"),
             }
         }
     }
@@ -200,6 +201,9 @@ impl<'k, A: Assembler> Emitter<'k, A> {
         let extent = self.extents[var.0 as usize];
         match kind {
             LoopKind::Serial if extent > 1 => self.counted_loop(var, body),
+            LoopKind::Threads | LoopKind::Warps | LoopKind::Rows(_) | LoopKind::Columns(_) => {
+                unreachable!("kernels of blocks are refused")
+            }
             LoopKind::Serial | LoopKind::Unroll => self.written_out(var, 1, body),
             LoopKind::Vector => {
                 if let Some(width) = self.widths[var.0 as usize] {
@@ -278,7 +282,7 @@ impl<'k, A: Assembler> Emitter<'k, A> {
                 !counted && self.is_innermost(body)
             }
             Stmt::If { body, .. } => self.is_innermost(body),
-            Stmt::Store { .. } | Stmt::Prefetch { .. } => true,
+            Stmt::Store { .. } | Stmt::Prefetch { .. } | Stmt::Joint(_) => true,
         })
     }
 
@@ -327,6 +331,6 @@ fn stores_to(body: &[Stmt], buffer: BufferId) -> bool {
     body.iter().any(|s| match s {
         Stmt::Loop { body, .. } | Stmt::If { body, .. } => stores_to(body, buffer),
         Stmt::Store { buffer: b, .. } => *b == buffer,
-        Stmt::Prefetch { .. } => false,
+        Stmt::Prefetch { .. } | Stmt::Joint(_) => false,
     })
 }

@@ -69,13 +69,18 @@ pub struct Code {
 /// Compiles the kernels, in parallel.
 ///
 /// # Errors
-/// For a target without code generator or without the features that kernels need.
+/// For a target without code generator or without the features that kernels need, and kernels whose tasks are
+/// blocks of threads.
 pub fn compile(
     kernels: &[Verified<'_>],
     target: &CpuTarget,
     options: &EmitOptions,
 ) -> Result<Code, EmitError> {
     let generator = Generator::new(target)?;
+    if let Some(k) = kernels.iter().find(|k| k.threads.is_some()) {
+        let problem = "its tasks are blocks of threads, which only GPUs have".to_string();
+        return Err(EmitError::Kernel { kernel: k.name.clone(), problem });
+    }
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Option<Result<Function, EmitError>>>> =
         kernels.iter().map(|_| Mutex::new(None)).collect();

@@ -21,7 +21,7 @@ pub fn declare<A: Assembler>(
     let registers = buffers.map(|(buffer, &group)| {
         let count = match buffer.memory {
             Memory::Register => buffer.extent().div_ceil(group.unwrap_or(1)),
-            Memory::Global(_) | Memory::Scratch => 0,
+            _ => 0,
         };
         let kind = Kind::new(buffer.dtype, group);
         Registers { group, variables: (0..count).map(|_| assembler.declare(kind)).collect() }

@@ -61,7 +61,7 @@ fn collect_loops<'k>(body: &'k [Stmt], found: &mut Vec<(Var, &'k [Stmt])>) {
                 collect_loops(body, found);
             }
             Stmt::If { body, .. } => collect_loops(body, found),
-            Stmt::Store { .. } | Stmt::Prefetch { .. } => {}
+            Stmt::Store { .. } | Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
         }
     }
 }
@@ -70,7 +70,7 @@ fn collect_loops<'k>(body: &'k [Stmt], found: &mut Vec<(Var, &'k [Stmt])>) {
 fn each_access(body: &[Stmt], see: &mut dyn FnMut(BufferId, &[Index])) {
     for s in body {
         match s {
-            Stmt::Prefetch { .. } => {}
+            Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => each_access(body, see),
             Stmt::Store { buffer, index, value } => {
                 see(*buffer, index);
@@ -153,7 +153,7 @@ impl Analysis<'_> {
         for s in body {
             match s {
                 Stmt::Loop { body, .. } | Stmt::If { body, .. } => self.collect(body, stores, loads),
-                Stmt::Prefetch { .. } => {}
+                Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
                 Stmt::Store { buffer, index, value } => {
                     stores.push((*buffer, self.kernel.flat(*buffer, index)));
                     value.walk(&mut |e| {
@@ -174,7 +174,7 @@ impl Analysis<'_> {
                 self.stride(*buffer, index) == Some(1) && self.expr(value)
             }
             // Once for all lanes.
-            Stmt::Prefetch { .. } => true,
+            Stmt::Prefetch { .. } | Stmt::Joint(_) => true,
         }
     }
 

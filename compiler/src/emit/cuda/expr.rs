@@ -20,6 +20,11 @@ impl Operand {
     }
 }
 
+/// True for elements that are registers.
+pub fn in_registers(memory: Memory) -> bool {
+    matches!(memory, Memory::Register | Memory::Fragment(_))
+}
+
 impl Emitter<'_> {
     /// Emits an expression.
     pub fn expr(&mut self, e: &Expr) -> Operand {
@@ -31,7 +36,7 @@ impl Emitter<'_> {
         match e {
             Expr::Const(dtype, c) => self.constant(*dtype, *c),
             Expr::Index(i) => Operand::new(self.index_value(i), DType::I32),
-            Expr::Load(b, i) if self.kernel.buffer_of(*b).memory == Memory::Register => {
+            Expr::Load(b, i) if in_registers(self.kernel.buffer_of(*b).memory) => {
                 Operand::new(self.cell(*b, i), self.kernel.buffer_of(*b).dtype)
             }
             Expr::Load(b, i) => {
@@ -133,7 +138,7 @@ impl Emitter<'_> {
             Err(holds) => holds,
         };
         if let (Expr::Load(b, i), Expr::Const(dtype, c)) = (value, otherwise)
-            && self.kernel.buffer_of(*b).memory != Memory::Register
+            && !in_registers(self.kernel.buffer_of(*b).memory)
         {
             return self.guarded_load(*b, i, &holds, (*dtype, *c), to);
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use nnc_runtime::DType;
 
+use super::block::{Members, declarations};
 use super::expr::Operand;
 use super::index::Scope;
 use super::launch::Launch;
@@ -26,8 +27,8 @@ pub enum Binding {
     Unbound,
     /// Unrolled.
     Known(i64),
-    /// In a register; deeper ones change more often.
-    Dynamic { register: String, depth: usize },
+    /// In a register, and so much more; deeper ones change more often.
+    Dynamic { register: String, depth: usize, offset: i64 },
 }
 
 /// Emits one kernel.
@@ -44,7 +45,9 @@ pub struct Emitter<'k> {
     pub cells: Vec<Vec<String>>,
     pub scopes: Vec<Scope>,
     pub locals: HashMap<Local, Operand>,
-    depth: usize,
+    /// What a thread is in its block.
+    pub members: Members,
+    pub depth: usize,
 }
 
 /// The entry of that name for a kernel whose functions are expanded.
@@ -62,9 +65,10 @@ pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
         cells: vec![],
         scopes: vec![Scope::default()],
         locals: HashMap::new(),
+        members: Members::default(),
         depth: 0,
     };
-    let mut scratch = String::new();
+    let mut scratch = declarations(kernel, &names);
     for (buffer, name) in kernel.buffers.iter().zip(&names) {
         if buffer.memory == Memory::Scratch {
             let bytes = (buffer.extent() * buffer.dtype.size()).max(1);
@@ -73,10 +77,13 @@ pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
         e.declare(buffer, name);
     }
     e.task(launch);
-    e.scoped(|e| {
-        e.hoist(&e.kernel.body);
-        e.body(&e.kernel.body);
-    });
+    match kernel.threads {
+        Some(_) => e.block(),
+        None => e.scoped(|e| {
+            e.hoist(&e.kernel.body);
+            e.body(&e.kernel.body);
+        }),
+    }
     e.out.place("done", "");
     e.out.line("ret");
     let params = if params.is_empty() { String::new() } else { format!("\n{}\n", params.join(",\n")) };
@@ -95,6 +102,15 @@ impl<'k> Emitter<'k> {
                 let one = |i: usize| if n == 1 { name.to_string() } else { format!("{name}_{i}") };
                 cells = (0..n).map(|i| self.out.named(class, &one(i))).collect();
                 String::new()
+            }
+            Memory::Fragment(fragment) => {
+                cells = self.fragment_cells(fragment, buffer.extent(), name);
+                String::new()
+            }
+            Memory::Shared => {
+                let base = self.out.named(Class::Address, name);
+                self.out.line(format!("mov.u64 {base}, shared_{name}"));
+                base
             }
             Memory::Global(_) => {
                 let base = self.out.named(Class::Address, name);
@@ -120,9 +136,13 @@ impl<'k> Emitter<'k> {
         let task = self.out.named(Class::Int, "task");
         let (block, thread) = (self.out.fresh(Class::Int), self.out.fresh(Class::Int));
         self.out.line(format!("mov.u32 {block}, %ctaid.x"));
-        self.out.line(format!("mov.u32 {thread}, %tid.x"));
-        self.out.line(format!("mad.lo.s32 {task}, {block}, {}, {thread}", launch.block));
-        if launch.is_ragged() {
+        if self.kernel.threads.is_some() {
+            self.out.line(format!("mov.s32 {task}, {block}"));
+        } else {
+            self.out.line(format!("mov.u32 {thread}, %tid.x"));
+            self.out.line(format!("mad.lo.s32 {task}, {block}, {}, {thread}", launch.block));
+        }
+        if self.kernel.threads.is_none() && launch.is_ragged() {
             let past = self.out.fresh(Class::Predicate);
             self.out.line(format!("setp.ge.s32 {past}, {task}, {}", launch.tasks));
             self.out.line(format!("@{past} bra done"));
@@ -136,7 +156,7 @@ impl<'k> Emitter<'k> {
                 self.divide(&rest, 0, extent, true, Some(&digit));
                 rest = self.divide(&rest, 0, extent, false, None);
             }
-            self.vars[v.0 as usize] = Binding::Dynamic { register: digit, depth: i + 1 };
+            self.vars[v.0 as usize] = Binding::Dynamic { register: digit, depth: i + 1, offset: 0 };
         }
         self.depth = counting.len();
     }
@@ -149,7 +169,7 @@ impl<'k> Emitter<'k> {
         out
     }
 
-    fn body(&mut self, body: &'k [Stmt]) {
+    pub fn body(&mut self, body: &'k [Stmt]) {
         for s in body {
             match s {
                 Stmt::Loop { var, kind, body } => self.any_loop(*var, *kind, body),
@@ -157,6 +177,7 @@ impl<'k> Emitter<'k> {
                 Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
                 // Threads hide latency by being many.
                 Stmt::Prefetch { .. } => {}
+                Stmt::Joint(joint) => self.joint(joint),
             }
         }
     }
@@ -169,6 +190,8 @@ impl<'k> Emitter<'k> {
                 self.counted_loop(var, body);
             }
             LoopKind::Serial | LoopKind::Unroll | LoopKind::Vector => self.written_out(var, body),
+            LoopKind::Threads | LoopKind::Warps => self.scoped(|e| e.body(body)),
+            LoopKind::Rows(_) | LoopKind::Columns(_) => self.over_slots(var, kind, body),
         }
     }
 
@@ -194,7 +217,8 @@ impl<'k> Emitter<'k> {
         self.out.place(&label, &format!("{name} in 0..{extent}"));
         self.out.indent();
         self.depth += 1;
-        self.vars[var.0 as usize] = Binding::Dynamic { register: counter.clone(), depth: self.depth };
+        self.vars[var.0 as usize] =
+            Binding::Dynamic { register: counter.clone(), depth: self.depth, offset: 0 };
         self.scoped(|e| {
             e.hoist(body);
             e.body(body);
@@ -224,6 +248,9 @@ impl<'k> Emitter<'k> {
     fn store(&mut self, buffer: BufferId, index: &[Index], value: &Expr) {
         self.locals.clear();
         let b = self.kernel.buffer_of(buffer);
+        if let Memory::Fragment(fragment) = b.memory {
+            return self.store_fragment(fragment, buffer, index, value);
+        }
         if b.memory == Memory::Register {
             let cell = self.cell(buffer, index);
             let value = self.expr_to(value, Some(&cell));
@@ -245,6 +272,9 @@ impl<'k> Emitter<'k> {
 
     /// The register of an element of a register buffer.
     pub fn cell(&self, buffer: BufferId, index: &[Index]) -> String {
+        if let Memory::Fragment(fragment) = self.kernel.buffer_of(buffer).memory {
+            return self.fragment_cell(fragment, buffer, &index[..index.len() - 2]);
+        }
         let flat = self.resolve(&self.kernel.flat(buffer, index));
         let element = flat.known().expect("verified: registers have constant places");
         self.cells[buffer.0 as usize][element as usize].clone()
@@ -285,7 +315,8 @@ impl Writer {
 pub fn space(memory: Memory) -> &'static str {
     match memory {
         Memory::Global(_) => "global",
-        Memory::Scratch | Memory::Register => "local",
+        Memory::Shared => "shared",
+        Memory::Scratch | Memory::Register | Memory::Fragment(_) => "local",
     }
 }
 
@@ -305,6 +336,7 @@ pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
         match s {
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
             Stmt::Prefetch { .. } => {}
+            Stmt::Joint(joint) => out.extend(joint.accesses()),
             Stmt::Store { buffer, index, value } => {
                 out.push((*buffer, index.as_slice()));
                 value.walk(&mut |e| {

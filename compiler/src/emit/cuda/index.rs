@@ -8,10 +8,11 @@
 
 use std::collections::HashMap;
 
+use super::expr::in_registers;
 use super::function::{Binding, Emitter, accesses};
 use super::text::Class;
 use crate::kernel::index::Atom;
-use crate::kernel::{BufferId, Expr, Extents, Guard, Index, Kernel, Memory, Stmt, Var};
+use crate::kernel::{BufferId, Expr, Extents, Guard, Index, Kernel, Stmt, Var};
 
 /// Values known in a region of code and the regions inside it.
 #[derive(Default)]
@@ -27,7 +28,17 @@ impl Emitter<'_> {
             Binding::Known(k) => Some(k),
             Binding::Unbound | Binding::Dynamic { .. } => None,
         };
-        i.with_known(&known, &self.extents)
+        let mut out = i.with_known(&known, &self.extents);
+        for (n, binding) in self.vars.iter().enumerate() {
+            let v = Var(n as u32);
+            if let Binding::Dynamic { offset, .. } = binding
+                && *offset != 0
+                && out.mentions(v)
+            {
+                out = out.substitute(v, &(Index::from(v) + *offset), &self.extents);
+            }
+        }
+        out
     }
 
     /// The place of an access, as instructions have it: `[%a3+16]`.
@@ -103,7 +114,7 @@ impl Emitter<'_> {
         if let Some(v) = self.scopes.iter().rev().find_map(|s| s.indices.get(&key)) {
             return v.clone();
         }
-        let x = self.index_value(inner);
+        let x = self.sum_value(inner);
         let v = self.divide(&x, inner.range(&self.extents).0, d, remainder, None);
         self.scope().indices.insert(key, v.clone());
         v
@@ -137,22 +148,27 @@ impl Emitter<'_> {
     /// The value of an index: a register or a number.
     pub fn index_value(&mut self, i: &Index) -> String {
         let i = self.resolve(i);
+        self.sum_value(&i)
+    }
+
+    /// Likewise, where known variables have been put in.
+    fn sum_value(&mut self, i: &Index) -> String {
         if let Some(c) = i.known() {
             return c.to_string();
         }
-        if let Some(v) = self.scopes.iter().rev().find_map(|s| s.indices.get(&i)) {
+        if let Some(v) = self.scopes.iter().rev().find_map(|s| s.indices.get(i)) {
             return v.clone();
         }
         let value = if i.constant != 0 {
             let mut sum = i.clone();
             let c = std::mem::take(&mut sum.constant);
-            let sum = self.index_value(&sum);
+            let sum = self.sum_value(&sum);
             let value = self.out.fresh(Class::Int);
             self.out.line(format!("add.s32 {value}, {sum}, {c}"));
             value
         } else {
-            let (atom, c, rest) = self.innermost(&i);
-            let rest = if rest.terms.is_empty() { None } else { Some(self.index_value(&rest)) };
+            let (atom, c, rest) = self.innermost(i);
+            let rest = if rest.terms.is_empty() { None } else { Some(self.sum_value(&rest)) };
             let x = self.atom(&atom);
             if (c, &rest) == (1, &None) {
                 return x;
@@ -167,7 +183,7 @@ impl Emitter<'_> {
             });
             value
         };
-        self.scope().indices.insert(i, value.clone());
+        self.scope().indices.insert(i.clone(), value.clone());
         value
     }
 
@@ -189,7 +205,7 @@ impl Emitter<'_> {
             let holds = self.out.fresh(Class::Predicate);
             // Without the constant, the sum may be known already.
             let (sum, is_negated) = guarded_sum(i);
-            let value = self.index_value(&sum);
+            let value = self.sum_value(&sum);
             self.out.line(match is_negated {
                 true => format!("setp.le.s32 {holds}, {value}, {}", i.constant),
                 false => format!("setp.ge.s32 {holds}, {value}, {}", -i.constant),
@@ -206,8 +222,8 @@ impl Emitter<'_> {
     /// now say, so that loops inside do not compute them again and again.
     pub fn hoist(&mut self, body: &[Stmt]) {
         for (buffer, index) in accesses(body) {
-            if self.kernel.buffer_of(buffer).memory != Memory::Register {
-                let sum = self.bound_part(&self.kernel.flat(buffer, index));
+            if !in_registers(self.kernel.buffer_of(buffer).memory) {
+                let sum = self.bound_part(&self.resolve(&self.kernel.flat(buffer, index)));
                 self.address(buffer, &sum);
             }
         }
@@ -215,14 +231,14 @@ impl Emitter<'_> {
             let (sum, _) = guarded_sum(&self.resolve(&guard.0));
             let sum = self.bound_part(&sum);
             if !sum.terms.is_empty() {
-                self.index_value(&sum);
+                self.sum_value(&sum);
             }
         }
     }
 
-    /// The terms of variables that have values here.
+    /// The terms of variables that have values here, of an index with known variables put in.
     fn bound_part(&self, i: &Index) -> Index {
-        let mut sum = self.resolve(i);
+        let mut sum = i.clone();
         sum.constant = 0;
         sum.terms.retain(|a, _| {
             let mut bound = true;
@@ -260,6 +276,7 @@ fn guards_in(body: &[Stmt]) -> Vec<&Guard> {
                     out.extend(guards);
                 }
             }),
+            Stmt::Joint(joint) => out.extend(joint.guards()),
             Stmt::Prefetch { .. } => {}
         }
     }
@@ -317,7 +334,7 @@ fn each_value(body: &[Stmt], see: &mut dyn FnMut(&Expr)) {
         match s {
             Stmt::Loop { body, .. } | Stmt::If { body, .. } => each_value(body, see),
             Stmt::Store { value, .. } => value.walk(&mut |e| see(e)),
-            Stmt::Prefetch { .. } => {}
+            Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
         }
     }
 }

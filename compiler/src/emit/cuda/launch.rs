@@ -1,4 +1,4 @@
-//! From a kernel's tasks to a grid of blocks of threads: a task is a thread.
+//! From a kernel's tasks to a grid of blocks of threads: a task is a thread, or a block where the kernel says so.
 //!
 //! Task number `t` is thread `t mod block` of block `t / block`. The innermost task dimension counts
 //! fastest, so that neighbouring threads access neighbouring elements wherever it is the innermost
@@ -20,9 +20,9 @@ pub struct Launch {
     pub grid: u32,
     /// Threads of a block, along x; 1 along y and z.
     pub block: u32,
-    /// Bytes of dynamic shared memory.
+    /// Bytes of dynamic shared memory. (What blocks share is declared in their entries.)
     pub shared_bytes: u32,
-    /// Tasks; threads past them return at once.
+    /// Tasks: blocks, or threads; those past them return at once.
     pub tasks: u32,
 }
 
@@ -32,6 +32,9 @@ impl Launch {
     /// Blocks are as large as they can be while every multiprocessor gets one.
     pub fn of(kernel: &Kernel, target: GpuTarget) -> Option<Launch> {
         let tasks = u32::try_from(kernel.task_count()).ok().filter(|&n| n <= i32::MAX as u32)?;
+        if let Some(threads) = kernel.threads {
+            return Some(Launch { grid: tasks, block: threads as u32, shared_bytes: 0, tasks });
+        }
         let wanted = target.multiprocessors() as u32;
         let mut block = MOST_THREADS;
         while block > LEAST_THREADS && tasks.div_ceil(block) < wanted {
@@ -40,7 +43,7 @@ impl Launch {
         Some(Launch { grid: tasks.div_ceil(block), block, shared_bytes: 0, tasks })
     }
 
-    /// True if some threads of the last block have no task.
+    /// True if tasks are threads and some of the last block have none.
     pub fn is_ragged(&self) -> bool {
         self.grid * self.block != self.tasks
     }

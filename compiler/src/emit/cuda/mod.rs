@@ -2,12 +2,14 @@
 //! translates to machine code.
 //!
 //! A kernel is one entry, with a parameter for the address of each global buffer; a task is one
-//! thread ([`launch`]). Scratch is the thread's local memory, register buffers are registers. The
-//! instructions compute the kernel interpreter's bits; nothing is called.
+//! thread, or a block of them ([`launch`], [`block`]). Scratch is the thread's local memory, register buffers are
+//! registers. The instructions compute the kernel interpreter's bits (but for products on tensor cores,
+//! whose sums have single precision at least, in an order that is not documented); nothing is called.
 //!
 //! **No GPU has run this code yet**: it is assembled by `ptxas` and executed by an interpreter of PTX.
 
 mod arithmetic;
+mod block;
 mod expr;
 mod function;
 mod index;

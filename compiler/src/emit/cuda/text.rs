@@ -16,10 +16,12 @@ pub enum Class {
     Float,
     /// An address: `%a…`.
     Address,
+    /// An operand of tensor cores: `%b…`.
+    Bits,
 }
 
 impl Class {
-    const ALL: [Class; 4] = [Class::Predicate, Class::Int, Class::Float, Class::Address];
+    const ALL: [Class; 5] = [Class::Predicate, Class::Int, Class::Float, Class::Address, Class::Bits];
 
     /// The class of elements in registers.
     pub fn of(dtype: DType) -> Class {
@@ -37,6 +39,7 @@ impl Class {
             Class::Int => "s32",
             Class::Float => "f32",
             Class::Address => "u64",
+            Class::Bits => "b32",
         }
     }
 
@@ -46,6 +49,7 @@ impl Class {
             Class::Int => 'r',
             Class::Float => 'f',
             Class::Address => 'a',
+            Class::Bits => 'b',
         }
     }
 }

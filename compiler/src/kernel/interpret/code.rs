@@ -3,9 +3,10 @@
 use nnc_runtime::DType;
 
 use super::arithmetic::{self, Binary, Unary};
+use crate::kernel::block::Part;
 use crate::kernel::index::Atom;
 use crate::kernel::verify::{Problem, types};
-use crate::kernel::{BufferId, Expr, Guard, Index, Kernel, Stmt};
+use crate::kernel::{BinOp, BufferId, Expr, Guard, Index, Joint, Kernel, LoopKind, Stmt};
 
 /// An index: fast if it is affine.
 pub enum Lin {
@@ -59,10 +60,27 @@ pub enum Code {
     Local(usize),
 }
 
+/// What the threads of a block do together.
+pub enum Together {
+    Barrier,
+    Copy {
+        to: Place,
+        from: Place,
+        elements: usize,
+        guards: Vec<Lin>,
+    },
+    Commit,
+    Wait(usize),
+    /// Sum, first and second factor: buffers, and where their matrices begin.
+    Multiply([(usize, Lin); 3]),
+    Combine(Place, BinOp),
+}
+
 pub enum Step {
-    Loop(usize, usize, Vec<Step>),
+    Loop(usize, usize, LoopKind, Vec<Step>),
     If(Vec<Lin>, Vec<Step>),
     Store(Place, Code),
+    Together(Together),
 }
 
 pub struct Compiler<'a> {
@@ -84,9 +102,9 @@ impl<'a> Compiler<'a> {
     /// What the statement does, if anything.
     fn stmt(&mut self, s: &Stmt) -> Result<Option<Step>, Problem> {
         Ok(Some(match s {
-            Stmt::Loop { var, body, .. } => {
+            Stmt::Loop { var, kind, body } => {
                 let v = var.0 as usize;
-                Step::Loop(v, self.kernel.vars[v].extent, self.body(body)?)
+                Step::Loop(v, self.kernel.vars[v].extent, *kind, self.body(body)?)
             }
             Stmt::If { guards, body } => Step::If(lins(guards), self.body(body)?),
             Stmt::Store { buffer, index, value } => {
@@ -101,7 +119,37 @@ impl<'a> Compiler<'a> {
                 Step::Store(place, code)
             }
             Stmt::Prefetch { .. } => return Ok(None),
+            Stmt::Joint(joint) => Step::Together(self.joint(joint)?),
         }))
+    }
+
+    fn joint(&self, joint: &Joint) -> Result<Together, Problem> {
+        Ok(match joint {
+            Joint::Barrier => Together::Barrier,
+            Joint::Copy { to, index, from, at, elements, guards } => Together::Copy {
+                to: self.place(*to, index)?,
+                from: self.place(*from, at)?,
+                elements: *elements,
+                guards: lins(guards),
+            },
+            Joint::Commit => Together::Commit,
+            Joint::Wait { open } => Together::Wait(*open),
+            Joint::Multiply { sum, first, second } => {
+                Together::Multiply([self.part(sum)?, self.part(first)?, self.part(second)?])
+            }
+            Joint::Combine { op, buffer, index } => Together::Combine(self.place(*buffer, index)?, *op),
+        })
+    }
+
+    /// The buffer of a matrix, and its first element.
+    fn part(&self, part: &Part) -> Result<(usize, Lin), Problem> {
+        let id = part.buffer.0 as usize;
+        let b = self.kernel.buffers.get(id).ok_or(Problem::UnknownBuffer(part.buffer.0))?;
+        if b.shape.len() != part.index.len() + 2 {
+            let access = b.name.clone();
+            return Err(Problem::Rank { access, expected: b.shape.len(), found: part.index.len() + 2 });
+        }
+        Ok((id, Lin::new(&self.kernel.flat(part.buffer, &part.index))))
     }
 
     fn place(&self, buffer: BufferId, index: &[Index]) -> Result<Place, Problem> {

@@ -1,12 +1,13 @@
 //! The checking interpreter: runs kernels on typed memory and watches every access.
 //!
 //! Reported are accesses out of bounds, two tasks that write one element, a task that reads what
-//! another one of the launch has written, and results that depend on memory nobody has written.
+//! another one of the launch has written, threads of a block that meet in shared memory without a barrier, and results that depend on memory nobody has written.
 //! Undefined elements may be copied and computed with (the unused lanes of a blocked layout are),
 //! but not decide anything, and not reach an output. [`run_module`] runs the tasks of every
 //! launch in order and, in a second run, in reverse, and wants the same bits both times.
 
 mod arithmetic;
+mod block;
 mod code;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,9 @@ use ndarray::{ArrayD, IxDyn};
 use nnc_runtime::{DType, Tensor};
 use thiserror::Error;
 
+use self::block::Members;
 use self::code::{Code, Compiler, Lin, Place, Step};
+use super::block::WARP;
 use super::module::Role;
 use super::verify::{Problem, VerifyError};
 use super::{Kernel, Memory, Module, math};
@@ -38,6 +41,12 @@ pub enum InterpretError {
         "kernel `{kernel}`: task {task} touches element {at} of `{buffer}`, which another task has written"
     )]
     Race { kernel: String, task: u64, buffer: String, at: usize },
+    #[error(
+        "kernel `{kernel}`, task {task}: thread {thread} touches element {at} of `{buffer}` with no barrier after another thread, or with a copy under way"
+    )]
+    SharedRace { kernel: String, task: u64, thread: usize, buffer: String, at: usize },
+    #[error("kernel `{kernel}`, task {task}: ends with copies that nobody has waited for")]
+    Unfinished { kernel: String, task: u64 },
     #[error("kernel `{kernel}`, task {task}: a condition or position depends on undefined memory")]
     UndefinedDecision { kernel: String, task: u64 },
     #[error("kernel `{kernel}` has {expected} arguments, the launch {found}")]
@@ -73,6 +82,12 @@ impl Block {
     pub fn new(cells: Vec<u32>) -> Block {
         let n = cells.len();
         Block { cells, defined: vec![true; n], writer: vec![0; n] }
+    }
+
+    fn put(&mut self, at: usize, value: Cell, now: u64) {
+        self.cells[at] = value.bits;
+        self.defined[at] = value.defined;
+        self.writer[at] = now;
     }
 }
 
@@ -228,23 +243,34 @@ impl Machine<'_> {
         let of_kernel = |problem: Problem| VerifyError { kernel: kernel.name.clone(), problem };
         let steps = compiler.body(&expanded.body).map_err(of_kernel)?;
         let mut next = args.iter();
-        let mut own = vec![];
-        let places = kernel.buffers.iter().map(|b| match b.memory {
-            Memory::Global(_) => {
-                let &(block, offset) = next.next().expect("counted above");
-                Where::Global { block, offset }
-            }
-            Memory::Scratch | Memory::Register => {
-                own.push(Block::undefined(b.extent()));
-                Where::Own(own.len() - 1)
-            }
-        });
-        let places = places.collect();
+        let (mut own, mut shared) = (vec![], vec![]);
+        let threads = kernel.threads.unwrap_or(1);
+        let mut places = vec![];
+        for b in &kernel.buffers {
+            let (block, extent) = (own.len(), b.extent());
+            let (copies, place) = match b.memory {
+                Memory::Global(_) => {
+                    let &(block, offset) = next.next().expect("counted above");
+                    places.push(Where::Global { block, offset });
+                    continue;
+                }
+                Memory::Scratch | Memory::Register => (threads, Where::OfThread { block, extent }),
+                Memory::Shared => {
+                    shared.push(extent);
+                    (1, Where::Shared { block, shared: shared.len() - 1 })
+                }
+                Memory::Fragment(_) => (threads.div_ceil(WARP), Where::OfWarp { block, extent }),
+            };
+            own.push(Block::undefined(copies * extent));
+            places.push(place);
+        }
         let mut task = Task {
             kernel,
             blocks: self.blocks,
             own,
             places,
+            members: Members::new(&shared),
+            order: self.order,
             start: self.clock,
             now: 0,
             vars: vec![0; kernel.vars.len()],
@@ -260,9 +286,14 @@ impl Machine<'_> {
     }
 }
 
+/// Where a buffer's elements are: in a block of memory, or so many for each thread or warp in one of the
+/// task's own.
+#[derive(Clone, Copy)]
 enum Where {
     Global { block: usize, offset: usize },
-    Own(usize),
+    OfThread { block: usize, extent: usize },
+    OfWarp { block: usize, extent: usize },
+    Shared { block: usize, shared: usize },
 }
 
 /// A value and whether it is defined.
@@ -278,6 +309,8 @@ struct Task<'a> {
     blocks: &'a mut [Block],
     own: Vec<Block>,
     places: Vec<Where>,
+    members: Members,
+    order: Order,
     /// The clock at the start of the launch.
     start: u64,
     /// The running task's time.
@@ -301,18 +334,24 @@ impl Task<'_> {
             self.vars[v.0 as usize] = (rest % extent) as i64;
             rest /= extent;
         }
-        self.steps(steps).map_err(|e| *e)
+        self.begin_block();
+        self.steps(steps).map_err(|e| *e)?;
+        self.end_block().map_err(|e| *e)
     }
 
     fn steps(&mut self, steps: &[Step]) -> Outcome<()> {
         for s in steps {
             match s {
-                Step::Loop(v, extent, body) => {
+                Step::Loop(v, extent, kind, body) => {
+                    let reversed = self.is_reversed(*kind);
                     for i in 0..*extent {
+                        let i = if reversed { extent - 1 - i } else { i };
                         self.vars[*v] = i as i64;
+                        self.enter(*kind, i);
                         self.steps(body)?;
                     }
                 }
+                Step::Together(step) => self.together(step)?,
                 Step::If(guards, body) => {
                     if self.hold(guards) {
                         self.steps(body)?;
@@ -360,20 +399,30 @@ impl Task<'_> {
         Ok(sum)
     }
 
-    fn block(&mut self, place: &Place, offset: usize) -> Outcome<(&mut Block, usize)> {
-        let (now, start) = (self.now, self.start);
-        let (block, at, shared) = match self.places[place.buffer] {
-            Where::Own(i) => (&mut self.own[i], offset, false),
+    /// The block of memory and the place in it of an element; reports races.
+    fn block(&mut self, place: &Place, offset: usize, writes: bool) -> Outcome<(&mut Block, usize)> {
+        let (now, start, id) = (self.now, self.start, place.buffer);
+        let (block, at, is_shared) = match self.places[id] {
+            Where::OfThread { block, extent } => {
+                (&mut self.own[block], self.members.thread * extent + offset, false)
+            }
+            Where::OfWarp { block, extent } => {
+                (&mut self.own[block], self.members.warp() * extent + offset, false)
+            }
+            Where::Shared { block, shared } => {
+                self.touch(shared, offset, id, writes)?;
+                (&mut self.own[block], offset, false)
+            }
             Where::Global { block, offset: first } => (&mut self.blocks[block], first + offset, true),
         };
-        let buffer = &self.kernel.buffers[place.buffer].name;
+        let buffer = &self.kernel.buffers[id].name;
         let (kernel, task) = (&self.kernel.name, now - start - 1);
         if at >= block.cells.len() {
             let size = block.cells.len();
             let (kernel, buffer) = (kernel.clone(), buffer.clone());
             return Err(Box::new(InterpretError::Argument { kernel, task, buffer, at, size }));
         }
-        if shared && block.writer[at] > start && block.writer[at] != now {
+        if is_shared && block.writer[at] > start && block.writer[at] != now {
             let (kernel, buffer) = (kernel.clone(), buffer.clone());
             return Err(Box::new(InterpretError::Race { kernel, task, buffer, at }));
         }
@@ -382,20 +431,26 @@ impl Task<'_> {
 
     fn load(&mut self, place: &Place, offset: usize) -> Outcome<Cell> {
         let now = self.now;
-        let own = matches!(self.places[place.buffer], Where::Own(_));
-        let (block, at) = self.block(place, offset)?;
-        // What another task left in scratch memory is undefined.
+        let own = !matches!(self.places[place.buffer], Where::Global { .. });
+        let (block, at) = self.block(place, offset, false)?;
+        // What another task left in memory of its own is undefined.
         let defined = block.defined[at] && (!own || block.writer[at] == now);
         Ok(Cell { bits: block.cells[at], defined })
     }
 
     fn store(&mut self, place: &Place, value: Cell) -> Outcome<()> {
-        let now = self.now;
         let offset = self.offset(place, None)?;
-        let (block, at) = self.block(place, offset)?;
-        block.cells[at] = value.bits;
-        block.defined[at] = value.defined;
-        block.writer[at] = now;
+        let value = match self.kernel.buffers[place.buffer].memory {
+            Memory::Fragment(fragment) => Task::fragment_value(fragment, value),
+            _ => value,
+        };
+        self.write(place, offset, value)
+    }
+
+    fn write(&mut self, place: &Place, offset: usize, value: Cell) -> Outcome<()> {
+        let now = self.now;
+        let (block, at) = self.block(place, offset, true)?;
+        block.put(at, value, now);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! An index is proved in bounds by interval analysis, with the help of the guards around it: if
 //! `g >= 0` holds and `e - c·g` cannot be negative (for some `c > 0`), then neither can `e`.
 
+mod block;
 mod races;
 pub mod types;
 
@@ -15,7 +16,8 @@ use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 use thiserror::Error;
 
-use super::{BufferId, Expr, Extents, Guard, Index, Kernel, LoopKind, Memory, Stmt, Var, print};
+use self::block::Who;
+use super::{BufferId, Expr, Extents, Fragment, Guard, Index, Kernel, LoopKind, Memory, Stmt, Var, print};
 
 /// A kernel that [`verify`] has found right.
 #[derive(Clone, Debug)]
@@ -86,6 +88,32 @@ pub enum Problem {
     NotWritable(String),
     #[error("`{0}` is read but not readable")]
     NotReadable(String),
+    #[error("`{0}` is memory of a block, and the kernel's tasks are threads")]
+    NoBlock(String),
+    #[error("a block of {0} threads: expected whole warps of 32, and 1024 at most")]
+    Threads(usize),
+    #[error("`{0}`: expected f32 matrices `{1}`, row-major")]
+    Fragment(String, &'static str),
+    #[error("{0} bytes of shared memory, a block has 49152 at most")]
+    Shared(usize),
+    #[error("loop `{0}` runs over members of a block (threads, warps, rows, columns) that are not there")]
+    Members(String),
+    #[error("loop `{name}` must have {expected} iterations, one a member")]
+    MemberCount { name: String, expected: usize },
+    #[error("`{0}` is done by no single thread")]
+    NotByThread(String),
+    #[error("`{0}`: elements of a fragment are touched in loops over its rows and columns alone")]
+    FragmentIndex(String),
+    #[error(
+        "`{0}` does not belong here: barriers, groups of copies and combinations are of the block, copies of threads, products of warps"
+    )]
+    JointPlace(&'static str),
+    #[error("`{0}` is combined: expected an f32 in a register, and + * max or min")]
+    Combine(String),
+    #[error("copies go from global buffers that are read to shared ones of their type, found `{1}` to `{0}`")]
+    CopySpaces(String, String),
+    #[error("`{0}`: {1} elements are not copied at once from or to there")]
+    CopyPlace(String, usize),
     #[error("the extents reach past 2^31 elements")]
     TooLarge,
 }
@@ -101,6 +129,7 @@ pub fn verify(kernel: &Kernel) -> Result<Verified<'_>, Vec<VerifyError>> {
         scope: vec![None; kernel.vars.len()],
         bound: vec![false; kernel.vars.len()],
         guards: vec![],
+        who: if kernel.threads.is_some() { Who::Block } else { Who::Thread },
         locals: types::Locals::default(),
         errors: vec![],
     };
@@ -128,6 +157,7 @@ struct Checker<'a> {
     scope: Vec<Option<Binding>>,
     bound: Vec<bool>,
     guards: Vec<Index>,
+    who: Who,
     locals: types::Locals,
     errors: Vec<Problem>,
 }
@@ -152,6 +182,7 @@ impl Checker<'_> {
         for &v in &self.kernel.tasks {
             self.bind(v, Binding::Task);
         }
+        self.block_declarations();
     }
 
     fn bind(&mut self, v: Var, how: Binding) {
@@ -174,7 +205,10 @@ impl Checker<'_> {
                         self.errors.push(Problem::VectorLoop(self.kernel.var_name(*var)));
                     }
                     self.bind(*var, Binding::Loop(*kind));
+                    let inside = self.inside(*var, *kind);
+                    let outside = std::mem::replace(&mut self.who, inside);
                     self.body(body);
+                    self.who = outside;
                     if let Some(s) = self.scope.get_mut(var.0 as usize) {
                         *s = None;
                     }
@@ -187,6 +221,7 @@ impl Checker<'_> {
                 }
                 Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
                 Stmt::Prefetch { buffer, index, .. } => self.prefetch(*buffer, index),
+                Stmt::Joint(joint) => self.joint(joint),
             }
         }
     }
@@ -197,6 +232,7 @@ impl Checker<'_> {
         if !self.access(buffer, index, None) {
             return;
         }
+        self.by_thread(buffer, index);
         let b = self.kernel.buffer_of(buffer);
         if b.memory == Memory::Global(Access::Read) {
             self.errors.push(Problem::NotWritable(b.name.clone()));
@@ -270,7 +306,11 @@ impl Checker<'_> {
             return;
         }
         let b = self.kernel.buffer_of(buffer);
-        let gathers_registers = gather.is_some() && b.memory == Memory::Register;
+        let gathers_registers =
+            gather.is_some() && matches!(b.memory, Memory::Register | Memory::Fragment(_));
+        if matches!(b.memory, Memory::Fragment(Fragment::First | Fragment::Second)) {
+            self.errors.push(Problem::NotReadable(b.name.clone()));
+        }
         if b.memory == Memory::Global(Access::Write) {
             self.errors.push(Problem::NotReadable(b.name.clone()));
         } else if gathers_registers {
@@ -304,10 +344,18 @@ impl Checker<'_> {
             if !inside && !self.dead() {
                 self.out_of_bounds(text(), dimension, i, size);
             }
+            if let Memory::Fragment(_) = b.memory
+                && dimension + 2 < index.len()
+            {
+                self.unrolled(i, text());
+            }
             if b.memory == Memory::Register {
                 let last = dimension + 1 == index.len();
                 self.register_index(i, last, text());
             }
+        }
+        if let Memory::Fragment(fragment) = b.memory {
+            self.fragment_access(fragment, index, text());
         }
         true
     }
@@ -343,7 +391,7 @@ fn any_loop(body: &[Stmt]) -> bool {
     body.iter().any(|s| match s {
         Stmt::Loop { .. } => true,
         Stmt::If { body, .. } => any_loop(body),
-        Stmt::Store { .. } | Stmt::Prefetch { .. } => false,
+        Stmt::Store { .. } | Stmt::Prefetch { .. } | Stmt::Joint(_) => false,
     })
 }
 

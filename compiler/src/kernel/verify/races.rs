@@ -23,7 +23,7 @@ pub fn unproved(kernel: &Kernel) -> Vec<BufferId> {
     collect(&kernel.body, &mut uses);
     let global = |b: &usize| match kernel.buffers[*b].memory {
         Memory::Global(access) => access != Access::Read,
-        Memory::Scratch | Memory::Register => false,
+        _ => false,
     };
     (0..kernel.buffers.len())
         .filter(global)
@@ -44,6 +44,9 @@ fn collect<'a>(body: &'a [Stmt], uses: &mut [Uses<'a>]) {
                     Expr::Gather { buffer, .. } => uses[buffer.0 as usize].gathered = true,
                     _ => {}
                 });
+            }
+            Stmt::Joint(joint) => {
+                joint.accesses().into_iter().for_each(|(b, i)| uses[b.0 as usize].places.push(i));
             }
             Stmt::Prefetch { .. } => {}
         }

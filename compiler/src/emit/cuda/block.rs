@@ -1,0 +1,266 @@
+//! Blocks of threads: what a thread is in its block and its warp, elements of fragments, and what
+//! threads do together.
+//!
+//! With `g` = lane / 4 and `t` = lane mod 4, a lane's registers of a fragment are these elements (row, column),
+//! in the order in which `mma.m16n8k8` takes them:
+//!
+//! | fragment | registers |
+//! |---|---|
+//! | first  | (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4) |
+//! | second | (t, g), (t + 4, g) |
+//! | sum    | (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1) |
+//!
+//! A row or column is a register and a constant, so that the places of all of a lane's elements share an
+//! address.
+
+use super::function::{Binding, Emitter};
+use super::text::Class;
+use crate::kernel::block::{Part, WARP};
+use crate::kernel::{
+    BinOp, BufferId, Expr, Fragment, Guard, Index, Joint, Kernel, LoopKind, Memory, Stmt, Var,
+};
+
+/// Every shared buffer starts at a multiple of this: the largest copy.
+const ALIGNMENT: usize = 16;
+
+/// The bytes of a copy from where on it passes by the first cache.
+const WIDE_COPY: usize = 16;
+
+/// Registers with what a thread is, and the element of a fragment that is being worked on.
+#[derive(Default)]
+pub struct Members {
+    thread: String,
+    warp: String,
+    /// lane / 4
+    group: String,
+    /// lane mod 4
+    quad: String,
+    /// twice that
+    pair: String,
+    /// Which of a lane's rows and columns.
+    slot: [usize; 2],
+}
+
+/// The declarations of shared buffers.
+pub fn declarations(kernel: &Kernel, names: &[String]) -> String {
+    let shared = kernel.buffers.iter().zip(names).filter(|(b, _)| b.memory == Memory::Shared);
+    let one = |(b, name): (&crate::kernel::Buffer, &String)| {
+        let bytes = (b.extent() * b.dtype.size()).max(1);
+        format!("    .shared .align {ALIGNMENT} .b8 shared_{name}[{bytes}];\n")
+    };
+    shared.map(one).collect()
+}
+
+/// Rows and columns that a lane holds of a fragment, and how far they are apart.
+fn slots(fragment: Fragment) -> [(usize, usize); 2] {
+    match fragment {
+        Fragment::First => [(2, 8), (2, 4)],
+        Fragment::Second => [(2, 4), (1, 8)],
+        Fragment::Sum => [(2, 8), (2, 1)],
+    }
+}
+
+/// The place among a lane's registers of a fragment.
+fn number(fragment: Fragment, [row, column]: [usize; 2]) -> usize {
+    match fragment {
+        Fragment::First => 2 * column + row,
+        Fragment::Second => row,
+        Fragment::Sum => 2 * row + column,
+    }
+}
+
+/// Registers that a lane has of a fragment.
+fn registers(fragment: Fragment) -> usize {
+    slots(fragment).iter().map(|s| s.0).product()
+}
+
+impl<'k> Emitter<'k> {
+    /// The registers of a fragment buffer of so many elements, matrix by matrix.
+    pub fn fragment_cells(&mut self, fragment: Fragment, elements: usize, name: &str) -> Vec<String> {
+        let class = if fragment == Fragment::Sum { Class::Float } else { Class::Bits };
+        let matrices = elements / fragment.shape().iter().product::<usize>();
+        let mut out = vec![];
+        for m in 0..matrices {
+            for r in 0..registers(fragment) {
+                out.push(self.out.named(class, &format!("{name}_{m}_{r}")));
+            }
+        }
+        out
+    }
+
+    /// The body of a block's kernel: what does not change in a step is computed before it.
+    pub fn block(&mut self) {
+        self.members();
+        for s in &self.kernel.body {
+            self.scoped(|e| {
+                e.hoist(std::slice::from_ref(s));
+                e.body(std::slice::from_ref(s));
+            });
+        }
+    }
+
+    /// Puts into registers what the thread is, as far as the kernel asks, and binds the variables of all
+    /// loops over members: they never change.
+    fn members(&mut self) {
+        let mut loops = vec![];
+        member_loops(&self.kernel.body, &mut loops);
+        self.depth += 1;
+        let thread = self.out.named(Class::Int, "thread");
+        self.out.line(format!("mov.u32 {thread}, %tid.x"));
+        self.members.thread = thread.clone();
+        if loops.iter().any(|(_, kind)| *kind != LoopKind::Threads) {
+            let [warp, lane, group, quad, pair] =
+                ["warp", "lane", "group", "quad", "pair"].map(|n| self.out.named(Class::Int, n));
+            self.out.line(format!("shr.s32 {warp}, {thread}, {}", WARP.trailing_zeros()));
+            self.out.line(format!("and.b32 {lane}, {thread}, {}", WARP - 1));
+            self.out.line(format!("shr.s32 {group}, {lane}, 2"));
+            self.out.line(format!("and.b32 {quad}, {lane}, 3"));
+            self.out.line(format!("shl.b32 {pair}, {quad}, 1"));
+            self.members = Members { thread, warp, group, quad, pair, slot: [0; 2] };
+        }
+        for (var, kind) in loops {
+            let m = &self.members;
+            let register = match kind {
+                LoopKind::Warps => &m.warp,
+                LoopKind::Rows(Fragment::First | Fragment::Sum) | LoopKind::Columns(Fragment::Second) => {
+                    &m.group
+                }
+                LoopKind::Rows(Fragment::Second) | LoopKind::Columns(Fragment::First) => &m.quad,
+                LoopKind::Columns(Fragment::Sum) => &m.pair,
+                _ => &m.thread,
+            };
+            let register = register.clone();
+            self.vars[var.0 as usize] = match (kind, self.extents[var.0 as usize]) {
+                (LoopKind::Warps, 1) => Binding::Known(0),
+                _ => Binding::Dynamic { register, depth: self.depth, offset: 0 },
+            };
+        }
+    }
+
+    /// A lane's share of a loop over rows or columns, written out.
+    pub fn over_slots(&mut self, var: Var, kind: LoopKind, body: &'k [Stmt]) {
+        let (dimension, (count, step)) = match kind {
+            LoopKind::Columns(f) => (1, slots(f)[1]),
+            LoopKind::Rows(f) => (0, slots(f)[0]),
+            _ => unreachable!("called for rows and columns"),
+        };
+        for i in 0..count {
+            self.members.slot[dimension] = i;
+            self.shift(var, (i * step) as i64);
+            self.body(body);
+        }
+        self.members.slot[dimension] = 0;
+        self.shift(var, 0);
+    }
+
+    fn shift(&mut self, var: Var, by: i64) {
+        if let Binding::Dynamic { offset, .. } = &mut self.vars[var.0 as usize] {
+            *offset = by;
+        }
+    }
+
+    /// The register of the element that is being worked on, of a matrix of a buffer.
+    pub fn fragment_cell(&self, fragment: Fragment, buffer: BufferId, matrix: &[Index]) -> String {
+        let matrix = self.matrix(fragment, buffer, matrix);
+        self.cells[buffer.0 as usize][matrix + number(fragment, self.members.slot)].clone()
+    }
+
+    /// The number of a matrix's first register.
+    fn matrix(&self, fragment: Fragment, buffer: BufferId, index: &[Index]) -> usize {
+        let elements: usize = fragment.shape().iter().product();
+        let flat = self.resolve(&self.kernel.flat(buffer, index));
+        let element = flat.known().expect("verified: matrices have constant places");
+        element as usize / elements * registers(fragment)
+    }
+
+    fn operands(&self, fragment: Fragment, part: &Part) -> String {
+        let first = self.matrix(fragment, part.buffer, &part.index);
+        let cells = &self.cells[part.buffer.0 as usize][first..first + registers(fragment)];
+        format!("{{{}}}", cells.join(", "))
+    }
+
+    /// Stores an element of a fragment; factors are rounded.
+    pub fn store_fragment(&mut self, fragment: Fragment, buffer: BufferId, index: &[Index], value: &Expr) {
+        let cell = self.cell(buffer, index);
+        if fragment == Fragment::Sum {
+            let value = self.expr_to(value, Some(&cell));
+            self.out.copy(&cell, &value);
+            return;
+        }
+        let value = self.expr(value);
+        let value = self.out.in_register(&value);
+        self.out.line(format!("cvt.rna.tf32.f32 {cell}, {value}"));
+    }
+
+    /// Emits what threads do together.
+    pub fn joint(&mut self, joint: &Joint) {
+        match joint {
+            Joint::Barrier => self.out.line("bar.sync 0"),
+            Joint::Commit => self.out.line("cp.async.commit_group"),
+            Joint::Wait { open } => self.out.line(format!("cp.async.wait_group {open}")),
+            Joint::Copy { to, index, from, at, elements, guards } => {
+                self.copy((*to, index), (*from, at), *elements, guards);
+            }
+            Joint::Multiply { sum, first, second } => {
+                let sum = self.operands(Fragment::Sum, sum);
+                let first = self.operands(Fragment::First, first);
+                let second = self.operands(Fragment::Second, second);
+                let word = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32";
+                self.out.line(format!("{word} {sum}, {first}, {second}, {sum}"));
+            }
+            Joint::Combine { op, buffer, index } => self.combine(*op, *buffer, index),
+        }
+    }
+
+    fn copy(
+        &mut self,
+        (to, index): (BufferId, &[Index]),
+        (from, at): (BufferId, &[Index]),
+        elements: usize,
+        guards: &[Guard],
+    ) {
+        let bytes = elements * self.kernel.buffer_of(to).dtype.size();
+        let size = match self.guards(guards) {
+            Ok(true) => String::new(),
+            Ok(false) => ", 0".to_string(),
+            Err(holds) => {
+                let size = self.out.fresh(Class::Int);
+                self.out.line(format!("selp.s32 {size}, {bytes}, 0, {holds}"));
+                format!(", {size}")
+            }
+        };
+        let (to, from) = (self.place(to, index), self.place(from, at));
+        let cache = if bytes == WIDE_COPY { "cg" } else { "ca" };
+        self.out.line(format!("cp.async.{cache}.shared.global {to}, {from}, {bytes}{size}"));
+    }
+
+    fn combine(&mut self, op: BinOp, buffer: BufferId, index: &[Index]) {
+        let cell = self.cell(buffer, index);
+        let dtype = self.kernel.buffer_of(buffer).dtype;
+        let mut distance = WARP / 2;
+        while distance > 0 {
+            let other = self.out.fresh(Class::Float);
+            self.out.line(format!("shfl.sync.bfly.b32 {other}, {cell}, {distance}, 31, 0xffffffff"));
+            let operands = [&cell, &other].map(|r| super::expr::Operand::new(r, dtype));
+            let value = self.out.binary(op, &operands[0], &operands[1], Some(&cell));
+            self.out.copy(&cell, &value);
+            distance /= 2;
+        }
+    }
+}
+
+/// The loops over members, and their variables.
+fn member_loops(body: &[Stmt], out: &mut Vec<(Var, LoopKind)>) {
+    for s in body {
+        match s {
+            Stmt::Loop { var, kind, body } => {
+                if !matches!(kind, LoopKind::Serial | LoopKind::Unroll | LoopKind::Vector) {
+                    out.push((*var, *kind));
+                }
+                member_loops(body, out);
+            }
+            Stmt::If { body, .. } => member_loops(body, out),
+            Stmt::Store { .. } | Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
+        }
+    }
+}
