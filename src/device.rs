@@ -16,10 +16,10 @@ use nnc_compiler::target::CpuTarget;
 use nnc_dsl::SourceMap;
 use nnc_runtime::program::{Port, Program};
 use nnc_runtime::session::{LaunchTimes, check_parameters};
-use nnc_runtime::{Executable, Pool, Session};
+use nnc_runtime::{Executable, Parameters, Pool, Session};
 
 use crate::error::Result;
-use crate::{Error, Options, Tensor, TensorView, pipeline};
+use crate::{Error, Options, Tensor, TensorView, Weights, pipeline};
 
 /// A kind of back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -86,7 +86,7 @@ pub struct Job<'a> {
     /// Names of parameters that only the training variant has.
     pub training_only: &'a [String],
     /// The parameters.
-    pub parameters: &'a BTreeMap<String, Tensor>,
+    pub weights: &'a Weights,
 }
 
 /// A back end.
@@ -125,7 +125,7 @@ struct Cpu {
 impl Backend for Cpu {
     fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
         let program = compile(job.graph, &self.target, &self.how, job.sources, job.training_only)?;
-        Ok(Box::new(load_program(program, job.parameters, self.pool.clone())?))
+        Ok(Box::new(load_program(program, job.weights, self.pool.clone())?))
     }
 }
 
@@ -145,11 +145,7 @@ pub fn compile(
 }
 
 /// A compiled program with its parameters.
-pub fn load_program(
-    program: Program,
-    parameters: &BTreeMap<String, Tensor>,
-    pool: Arc<Pool>,
-) -> Result<Session> {
+pub fn load_program(program: Program, parameters: &dyn Parameters, pool: Arc<Pool>) -> Result<Session> {
     let executable = Executable::load(program).map_err(|e| Error::Program(e.to_string()))?;
     Ok(Session::new(executable, parameters, pool)?)
 }
@@ -194,8 +190,8 @@ struct Interpreted {
 impl Backend for Reference {
     fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
         let ports = parameter_ports(job.graph);
-        check_parameters(ports.iter(), job.training_only, job.parameters)?;
-        let feeds = Mutex::new(job.parameters.clone());
+        check_parameters(ports.iter(), job.training_only, job.weights)?;
+        let feeds = Mutex::new(job.weights.tensors()?.clone());
         Ok(Box::new(Interpreted { graph: job.graph.clone(), feeds }))
     }
 }

@@ -128,6 +128,7 @@ impl From<LoadError> for Error {
                 }
                 Error::Weights(text)
             }
+            e @ LoadError::Unreadable { .. } => Error::Weights(e.to_string()),
             e => Error::Program(e.to_string()),
         }
     }

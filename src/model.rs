@@ -165,10 +165,14 @@ impl Network {
 
     /// A model with these weights. Sizes that are not set are taken from the inputs of each run;
     /// the code for the sizes met is kept.
+    ///
+    /// A model has what its runs read, packed for them; parameters are read off `weights`
+    /// ([`Weights::tensor`]), not off a model. Weights that are not in memory are read while they are packed, one
+    /// at a time, and not kept.
     pub fn load(&self, weights: &Weights) -> Result<Model> {
         let ports = device::parameter_ports(&self.graph);
         if ports.len() == self.graph.parameters().len() {
-            check_parameters(ports.iter(), &self.training_only_names(), weights.tensors())?;
+            check_parameters(ports.iter(), &self.training_only_names(), weights)?;
         }
         Model::of_network(self, weights)
     }
@@ -190,7 +194,7 @@ impl Network {
             let port = Port { name: node.name.clone(), dtype: node.ty.dtype, shape };
             parameters.push(Parameter { port, init: p.init.clone(), trainable: p.trainable });
         }
-        initial_weights(&parameters, seed)
+        Ok(Weights::drawn(parameters, seed))
     }
 
     /// An error that names the sizes that are not set, if there are such.
@@ -227,11 +231,6 @@ impl Network {
 }
 
 /// Fresh values for parameters, the same for the same seed.
-pub(crate) fn initial_weights(parameters: &[Parameter], seed: u64) -> Result<Weights> {
-    Ok(Weights::from_map(initial_parameters(parameters, seed)?))
-}
-
-/// The same, to be moved on.
 pub(crate) fn initial_parameters(parameters: &[Parameter], seed: u64) -> Result<BTreeMap<String, Tensor>> {
     let mut out = BTreeMap::new();
     for p in parameters {
@@ -292,7 +291,7 @@ impl Compiled {
             return Err(Error::Options(message));
         }
         let pool = Arc::new(Pool::new(self.options.thread_count()));
-        let session = device::load_program(self.program.clone(), weights.tensors(), pool)?;
+        let session = device::load_program(self.program.clone(), weights, pool)?;
         let specs = |ports: &[Port]| -> Vec<TensorSpec> {
             let spec = |p: &Port| TensorSpec { name: p.name.clone(), ty: TensorType::new(p.dtype, &p.shape) };
             ports.iter().map(spec).collect()
@@ -306,7 +305,7 @@ impl Compiled {
 
     /// A model with fresh weights, the same for the same seed.
     pub fn initialize(&self, seed: u64) -> Result<Model> {
-        self.load(&initial_weights(&self.program.parameters, seed)?)
+        self.load(&Weights::drawn(self.program.parameters.clone(), seed))
     }
 }
 
@@ -376,7 +375,7 @@ impl Network {
             graph: &self.graph,
             sources: &self.sources,
             training_only: &self.training_only_names(),
-            parameters: weights.tensors(),
+            weights,
         };
         Ok(backend.load(&job)?.into())
     }

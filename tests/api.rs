@@ -96,10 +96,10 @@ fn devices_agree() {
 #[test]
 fn initial_weights_depend_on_the_seed_alone() {
     let weights = |seed| small(&Options::new()).initial_weights(seed).unwrap();
-    assert_eq!(weights(1).tensors(), weights(1).tensors());
-    assert_ne!(weights(1).tensors(), weights(2).tensors());
+    assert_eq!(weights(1).tensors().unwrap(), weights(1).tensors().unwrap());
+    assert_ne!(weights(1).tensors().unwrap(), weights(2).tensors().unwrap());
     let weights = weights(1);
-    let names: Vec<&String> = weights.tensors().keys().filter(|n| n.starts_with("conv1")).collect();
+    let names: Vec<&String> = weights.tensors().unwrap().keys().filter(|n| n.starts_with("conv1")).collect();
     assert_eq!(names, ["conv1.bias", "conv1.weight"]);
 }
 
@@ -168,7 +168,7 @@ fn wrong_weights_are_told() {
     let network = small(&Options::new());
     let weights = network.initial_weights(0).unwrap();
     let error = |change: fn(&mut BTreeMap<String, Tensor>)| {
-        let mut tensors = weights.tensors().clone();
+        let mut tensors = weights.tensors().unwrap().clone();
         change(&mut tensors);
         network.load(&Weights::from_map(tensors)).unwrap_err().to_string()
     };

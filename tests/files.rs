@@ -28,7 +28,7 @@ fn weights_round_trip_through_a_file() {
     let path = folder.path().join("w.safetensors");
     Weights::from_map(tensors()).save(&path).unwrap();
     let back = Weights::open(&path).unwrap();
-    assert_eq!(back.tensors(), &tensors());
+    assert_eq!(back.tensors().unwrap(), &tensors());
     assert_eq!(back.path(), Some(path.as_path()));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
 }
@@ -90,7 +90,33 @@ fn nans_are_counted() {
         ("t".into(), Tensor::from(t)),
         ("u".into(), tensors()["one"].clone()),
     ]));
-    assert_eq!(w.non_finite(), [("t".to_string(), 2, 1)]);
+    assert_eq!(w.non_finite().unwrap(), [("t".to_string(), 2, 1)]);
+}
+
+/// Tensors of a file are read when they are asked for; until then it is only known what they are.
+#[test]
+fn tensors_of_files_are_read_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let many = arr1(&vec![1.5f32; 1 << 18]).into_dyn();
+    let mut all = tensors();
+    all.insert("many".into(), Tensor::from(many.clone()));
+    Weights::from_map(all.clone()).save(&path).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    assert_eq!(weights.names(), all.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(weights.tensor("many").unwrap(), Some(Tensor::from(many)));
+    assert_eq!(weights.tensor("few").unwrap(), None);
+    assert!(weights.non_finite().unwrap().is_empty());
+    // Another file in its place is not this one; this one, cut off, is told.
+    Weights::from_map(tensors()).save(&path).unwrap();
+    assert_eq!(weights.tensors().unwrap(), &all);
+    let weights = Weights::open(&path).unwrap();
+    let length = std::fs::metadata(&path).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 4).unwrap();
+    let e = weights.tensors().unwrap_err().to_string();
+    assert!(e.ends_with("cannot be read: the file has become shorter since it was opened"), "{e}");
+    let e = Weights::open(&path).unwrap_err().to_string();
+    assert!(e.contains("cut off or damaged"), "{e}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The memory plan: where every value of a module lives, and how much memory a run takes.
 //!
 //! Takes a [`Module`]; gives a [`Class`] for each of its values. Temporaries that the prepare
-//! phase writes go to the prepared area, all others to the arena of one run. Within each, values
+//! phase writes go to the prepared area if a run reads them, else to memory that is given back when everything
+//! is prepared; all others go to the arena of one run. Within each, values
 //! that are never alive together share bytes. A value is alive from the first launch that has it
 //! as an argument to the last one; a launch's own arguments never share (its tasks run in any order).
 //!
@@ -61,10 +62,17 @@ pub struct Plan {
     pub lives: Vec<Option<Life>>,
     /// The size of each value in bytes.
     pub bytes: Vec<usize>,
-    /// Size of the area that the prepare phase fills.
+    /// Size of the area that the prepare phase fills for runs.
     pub prepared_bytes: usize,
+    /// Size of the memory that only the prepare phase has.
+    pub preparing_bytes: usize,
     /// Size of the arena of one run: the peak.
     pub arena_bytes: usize,
+    /// Bytes of the parameters that runs read as they are.
+    pub kept_bytes: usize,
+    /// The most bytes that are in use for weights at one time while they are loaded: what has been prepared so
+    /// far, and the parameters that it is made of, each from the first launch that reads it to the last one.
+    pub loading_bytes: usize,
     /// Size of the constants.
     pub constant_bytes: usize,
     /// What the arena would take if no two values shared memory.
@@ -81,15 +89,17 @@ pub fn plan(module: &Module) -> Plan {
     let lives = lives(module);
     let bytes: Vec<usize> = module.values.iter().map(|v| v.elements * v.dtype.size()).collect();
     let prepared = written_in_prepare(module);
+    let read_by_runs = used_by_runs(module);
     let mut plan = Plan {
         names: module.values.iter().map(|v| v.name.clone()).collect(),
         launches: module.launches.iter().map(|l| describe(module, l)).collect(),
         ..Plan::default()
     };
-    let (mut in_prepared, mut in_arena) = (vec![], vec![]);
+    let (mut in_prepared, mut in_preparing, mut in_arena) = (vec![], vec![], vec![]);
     // What no launch uses lies anywhere.
     let mut largest_unused = 0;
     for (i, value) in module.values.iter().enumerate() {
+        let block = |life| Block { value: i, bytes: bytes[i], life };
         let class = match &value.role {
             Role::Input(n) => Class::Input(*n),
             Role::Output(n) => Class::Output(*n),
@@ -100,17 +110,18 @@ pub fn plan(module: &Module) -> Plan {
                 plan.constant_bytes = at + data.len();
                 Class::Constant(at)
             }
-            Role::Temporary if prepared[i] => {
-                in_prepared.extend(lives[i].map(|life| Block {
-                    value: i,
-                    bytes: bytes[i],
-                    life: kept(module, life),
-                }));
+            Role::Temporary if prepared[i] && read_by_runs[i] => {
+                // All of them stay for good.
+                in_prepared.extend(lives[i].map(|l| Life { first: l.first, last: usize::MAX }).map(block));
                 Class::Prepared(0)
+            }
+            Role::Temporary if prepared[i] => {
+                in_preparing.extend(lives[i].map(block));
+                Class::Preparing(0)
             }
             Role::Temporary => {
                 match lives[i] {
-                    Some(life) => in_arena.push(Block { value: i, bytes: bytes[i], life }),
+                    Some(life) => in_arena.push(block(life)),
                     None => largest_unused = largest_unused.max(bytes[i].next_multiple_of(ALIGNMENT)),
                 }
                 Class::Arena(0)
@@ -118,20 +129,25 @@ pub fn plan(module: &Module) -> Plan {
         };
         plan.classes.push(class);
     }
-    let (offsets, total) = pack(&in_prepared);
-    plan.prepared_bytes = total;
-    for (block, at) in in_prepared.iter().zip(offsets) {
-        plan.classes[block.value] = Class::Prepared(at);
-    }
-    let (offsets, total) = pack(&in_arena);
-    plan.arena_bytes = total.max(largest_unused);
-    for (block, at) in in_arena.iter().zip(offsets) {
-        plan.classes[block.value] = Class::Arena(at);
-    }
+    plan.prepared_bytes = place(&in_prepared, &mut plan.classes, Class::Prepared);
+    plan.preparing_bytes = place(&in_preparing, &mut plan.classes, Class::Preparing);
+    plan.arena_bytes = place(&in_arena, &mut plan.classes, Class::Arena).max(largest_unused);
     plan.unshared_bytes = in_arena.iter().map(|b| b.bytes.next_multiple_of(ALIGNMENT)).sum();
     plan.live_bytes = largest_live_set(&in_arena);
+    let parameters = module.values.iter().enumerate().filter(|(_, v)| matches!(v.role, Role::Parameter(_)));
+    plan.kept_bytes = parameters.filter(|&(i, _)| read_by_runs[i]).map(|(i, _)| bytes[i]).sum();
+    plan.loading_bytes = loading(module, &bytes, &lives).max(plan.prepared_bytes + plan.kept_bytes);
     (plan.lives, plan.bytes) = (lives, bytes);
     plan
+}
+
+/// Finds places in an area for blocks; gives its size.
+fn place(blocks: &[Block], classes: &mut [Class], area: fn(usize) -> Class) -> usize {
+    let (offsets, total) = pack(blocks);
+    for (block, at) in blocks.iter().zip(offsets) {
+        classes[block.value] = area(at);
+    }
+    total
 }
 
 fn lives(module: &Module) -> Vec<Option<Life>> {
@@ -152,6 +168,15 @@ fn written_in_prepare(module: &Module) -> Vec<bool> {
         for (value, access) in accesses(module, launch) {
             out[value] |= access != Access::Read;
         }
+    }
+    out
+}
+
+/// Whether each value is an argument of a launch of the run phase.
+fn used_by_runs(module: &Module) -> Vec<bool> {
+    let mut out = vec![false; module.values.len()];
+    for launch in module.launches.iter().filter(|l| l.phase == Phase::Run) {
+        launch.args.iter().for_each(|a| out[a.value.0 as usize] = true);
     }
     out
 }
@@ -180,12 +205,32 @@ fn arena_bytes(module: &Module) -> Vec<usize> {
     module.values.iter().zip(&prepared).map(size).collect()
 }
 
-/// The life of a prepared value: if the run phase reads it, it stays for good.
-fn kept(module: &Module, life: Life) -> Life {
-    match module.launches[life.last].phase {
-        Phase::Run => Life { first: life.first, last: usize::MAX },
-        Phase::Prepare => life,
+/// The most bytes of weights that are in use during one launch of the prepare phase.
+fn loading(module: &Module, bytes: &[usize], lives: &[Option<Life>]) -> usize {
+    let prepares = module.launches.iter().take_while(|l| l.phase == Phase::Prepare).count();
+    let (prepared, read_by_runs) = (written_in_prepare(module), used_by_runs(module));
+    let mut blocks = vec![];
+    for (value, v) in module.values.iter().enumerate() {
+        let weight = prepared[value] || matches!(v.role, Role::Parameter(_));
+        if let Some(life) = lives[value].filter(|l| weight && l.first < prepares) {
+            let last = if read_by_runs[value] { usize::MAX } else { life.last };
+            blocks.push(Block { value, bytes: bytes[value], life: Life { first: life.first, last } });
+        }
     }
+    largest_live_set(&blocks)
+}
+
+/// The bytes that each value takes while weights are prepared, and not after: parameters that runs do not
+/// read, what is made on the way; 0 for all others.
+fn loading_bytes(module: &Module) -> Vec<usize> {
+    let (prepared, read_by_runs) = (written_in_prepare(module), used_by_runs(module));
+    let size = |(i, v): (usize, &Value)| match v.role {
+        _ if read_by_runs[i] => 0,
+        Role::Parameter(_) => v.elements * v.dtype.size(),
+        Role::Temporary if prepared[i] => v.elements * v.dtype.size(),
+        _ => 0,
+    };
+    module.values.iter().enumerate().map(size).collect()
 }
 
 /// A launch's line in the text form: `run conv2d_relu(%0, %3 → %5)  // conv1`.
@@ -224,6 +269,7 @@ impl Display for Plan {
                 Class::State(n) => format!("state {n}"),
                 Class::Constant(at) => format!("constant @{at}"),
                 Class::Prepared(at) => format!("prepared @{at}"),
+                Class::Preparing(at) => format!("preparing @{at}"),
                 Class::Arena(at) => format!("arena @{at}"),
             };
             let life = match self.lives[i] {
@@ -236,6 +282,9 @@ impl Display for Plan {
         writeln!(f, "  alive   {:>12} bytes at most during one launch", self.live_bytes)?;
         writeln!(f, "  unshared{:>12} bytes if no two values shared memory", self.unshared_bytes)?;
         writeln!(f, "prepared  {:>12} bytes", self.prepared_bytes)?;
+        writeln!(f, "  on the way{:>9} bytes, given back when all is prepared", self.preparing_bytes)?;
+        writeln!(f, "kept      {:>12} bytes of parameters that are read as they are", self.kept_bytes)?;
+        writeln!(f, "loading   {:>12} bytes of weights at most at one time", self.loading_bytes)?;
         writeln!(f, "constants {:>12} bytes", self.constant_bytes)
     }
 }

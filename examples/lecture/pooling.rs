@@ -23,7 +23,7 @@ const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 pub fn run() -> Outcome {
     let trained = Weights::open("examples/weights/mobilenet_v2_imagenet.safetensors")?;
-    let first = trained.tensors().iter().filter(|(name, _)| name.starts_with("features.0."));
+    let first = trained.tensors()?.iter().filter(|(name, _)| name.starts_with("features.0."));
     let weights = Weights::from_map(first.map(|(name, t)| (name.clone(), t.clone())).collect());
     let model = Source::open("examples/lecture/shift.nn")?.network(&Options::new())?.load(&weights)?;
 

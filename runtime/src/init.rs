@@ -6,11 +6,11 @@
 //! *Parallel random numbers: as easy as 1, 2, 3*, SC 2011); the seed is the key, the counter holds
 //! the block number (low half) and the FNV-1a hash of the name (high half).
 
-use ndarray::{ArrayD, IxDyn};
-
 use crate::DType;
 use crate::memory::OutOfMemory;
+use crate::parameters::Parameters;
 use crate::program::{Initializer, Parameter, Port, Program};
+use crate::session::bind::slot;
 use crate::tensor::Tensor;
 
 /// Philox4x32-10: 128 random bits for a counter of 128 and a key of 64 bits.
@@ -53,15 +53,17 @@ impl Stream {
         philox([low, high, self.name[0], self.name[1]], self.key)
     }
 
-    /// Numbers uniform in `[0, 1)`, multiples of 2^-32; number `i` is word `i % 4` of block `i / 4`.
-    pub fn uniforms(self) -> impl Iterator<Item = f64> {
-        (0..).flat_map(move |i| self.block(i)).map(|word| f64::from(word) / 4_294_967_296.0)
+    /// Numbers uniform in `[0, 1)`, multiples of 2^-32; number `i` is word `i % 4` of block `i / 4`. From
+    /// number `first` on.
+    pub fn uniforms(self, first: u64) -> impl Iterator<Item = f64> {
+        let words = (first / 4..).flat_map(move |i| self.block(i)).skip((first % 4) as usize);
+        words.map(|word| f64::from(word) / 4_294_967_296.0)
     }
 
     /// Numbers of the standard normal distribution (Box & Muller 1958): numbers `2i` and `2i + 1`
-    /// are the pair that block `i` gives.
-    pub fn normals(self) -> impl Iterator<Item = f64> {
-        (0..).flat_map(move |i| {
+    /// are the pair that block `i` gives. From number `first` on.
+    pub fn normals(self, first: u64) -> impl Iterator<Item = f64> {
+        let pairs = (first / 2..).flat_map(move |i| {
             let words = self.block(i);
             // 53 bits each, the first in (0, 1] for the logarithm.
             let bits = |a: u32, b: u32| ((u64::from(a) << 32 | u64::from(b)) >> 11) as f64;
@@ -70,12 +72,34 @@ impl Stream {
             let radius = libm::sqrt(-2.0 * libm::log(u));
             let (sin, cos) = libm::sincos(2.0 * std::f64::consts::PI * turn);
             [radius * cos, radius * sin]
-        })
+        });
+        pairs.skip((first % 2) as usize)
     }
 }
 
 fn halves(n: u64) -> [u32; 2] {
     [n as u32, (n >> 32) as u32]
+}
+
+/// Initial values of parameters, drawn when they are asked for.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// The parameters.
+    pub parameters: Vec<Parameter>,
+    /// The same seed gives the same values.
+    pub seed: u64,
+}
+
+impl Parameters for Fresh {
+    fn ports(&self) -> Vec<Port> {
+        self.parameters.iter().map(|p| p.port.clone()).collect()
+    }
+
+    fn fill(&self, port: &Port, to: &mut [u8], threads: usize) -> Result<(), String> {
+        let named = self.parameters.iter().find(|p| p.port == *port);
+        draw(named.ok_or("it is missing")?, self.seed, to, threads);
+        Ok(())
+    }
 }
 
 /// The initial value of a parameter.
@@ -85,21 +109,51 @@ pub fn initialize(parameter: &Parameter, seed: u64) -> Result<Tensor, OutOfMemor
         bytes: Program::port_bytes(port).unwrap_or(usize::MAX),
         purpose: format!("parameter `{}`", port.name),
     };
-    let count = port.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or_else(refused)?;
-    let values = values(port, count, &parameter.init, Stream::new(seed, &port.name));
-    Ok(match port.dtype {
-        DType::F64 => Tensor::F64(array(port, values, |v| v).ok_or_else(refused)?),
-        DType::F32 => Tensor::F32(array(port, values, |v| v as f32).ok_or_else(refused)?),
-        DType::I32 => Tensor::I32(array(port, values, |v| v as i32).ok_or_else(refused)?),
-        DType::Bool => Tensor::Bool(array(port, values, |v| v != 0.0).ok_or_else(refused)?),
-    })
+    let mut tensor = Tensor::try_zeros(port.dtype, &port.shape).ok_or_else(refused)?;
+    let mut slot = slot(&mut tensor)?;
+    draw(parameter, seed, slot.bytes_mut(), 1);
+    slot.finish();
+    Ok(tensor)
 }
 
-fn array<T>(port: &Port, values: Values, convert: impl Fn(f64) -> T) -> Option<ArrayD<T>> {
-    let mut out = Vec::new();
-    out.try_reserve_exact(port.shape.iter().product()).ok()?;
-    out.extend(values.map(convert));
-    ArrayD::from_shape_vec(IxDyn(&port.shape), out).ok()
+/// A thread draws at least that many elements: about a millisecond's work.
+const LEAST_ELEMENTS: usize = 1 << 15;
+
+/// Writes the elements as bytes, each thread a part of them.
+fn draw(parameter: &Parameter, seed: u64, to: &mut [u8], threads: usize) {
+    let (port, init) = (&parameter.port, &parameter.init);
+    let stream = Stream::new(seed, &port.name);
+    let (size, count) = (port.dtype.size(), to.len() / port.dtype.size());
+    if let Initializer::Orthogonal { gain } = *init {
+        return encode(port.dtype, orthogonal(count, port, gain, stream).into_iter(), to);
+    }
+    let part = count.div_ceil(threads.max(1)).max(LEAST_ELEMENTS);
+    let draw_part = |i: usize, to: &mut [u8]| {
+        encode(port.dtype, values(port, (i * part) as u64, init, stream), to);
+    };
+    std::thread::scope(|scope| {
+        let mut parts = to.chunks_mut(part * size).enumerate();
+        let own = parts.next();
+        parts.for_each(|(i, to)| drop(scope.spawn(move || draw_part(i, to))));
+        own.into_iter().for_each(|(i, to)| draw_part(i, to));
+    });
+}
+
+/// Numbers as elements of a type, in this machine's byte order.
+fn encode(dtype: DType, values: impl Iterator<Item = f64>, to: &mut [u8]) {
+    fn each<const N: usize>(
+        to: &mut [u8],
+        values: impl Iterator<Item = f64>,
+        bytes: impl Fn(f64) -> [u8; N],
+    ) {
+        to.as_chunks_mut::<N>().0.iter_mut().zip(values).for_each(|(to, v)| *to = bytes(v));
+    }
+    match dtype {
+        DType::F64 => each(to, values, f64::to_ne_bytes),
+        DType::F32 => each(to, values, |v| (v as f32).to_ne_bytes()),
+        DType::I32 => each(to, values, |v| (v as i32).to_ne_bytes()),
+        DType::Bool => each(to, values, |v| [u8::from(v != 0.0)]),
+    }
 }
 
 /// Product of all dimensions but the `skipped` one, at least 1.
@@ -108,22 +162,22 @@ fn fan(shape: &[usize], skipped: usize) -> f64 {
     others.map(|(_, &d)| d as f64).product::<f64>().max(1.0)
 }
 
-/// The elements, row-major.
+/// Elements, row-major.
 type Values = Box<dyn Iterator<Item = f64>>;
 
-fn values(port: &Port, count: usize, init: &Initializer, stream: Stream) -> Values {
+/// The elements from number `first` on, as many as are asked for; not of orthogonal matrices, whose elements
+/// depend on each other.
+fn values(port: &Port, first: u64, init: &Initializer, stream: Stream) -> Values {
     let (fan_in, fan_out) = (fan(&port.shape, 0), fan(&port.shape, 1));
-    let normal = |mean: f64, std: f64| -> Values {
-        Box::new(stream.normals().map(move |z| mean + std * z).take(count))
-    };
-    let symmetric = |limit: f64| -> Values {
-        Box::new(stream.uniforms().map(move |u| limit * (2.0 * u - 1.0)).take(count))
-    };
+    let normal =
+        |mean: f64, std: f64| -> Values { Box::new(stream.normals(first).map(move |z| mean + std * z)) };
+    let symmetric =
+        |limit: f64| -> Values { Box::new(stream.uniforms(first).map(move |u| limit * (2.0 * u - 1.0))) };
     match *init {
-        Initializer::Constant(v) => Box::new(std::iter::repeat_n(v, count)),
+        Initializer::Constant(v) => Box::new(std::iter::repeat(v)),
         Initializer::Uniform { low, high } => {
             let dtype = port.dtype;
-            Box::new(stream.uniforms().map(move |u| uniform_between(low, high, u, dtype)).take(count))
+            Box::new(stream.uniforms(first).map(move |u| uniform_between(low, high, u, dtype)))
         }
         Initializer::Normal { mean, std } => normal(mean, std),
         Initializer::GlorotUniform => symmetric((6.0 / (fan_in + fan_out)).sqrt()),
@@ -131,7 +185,7 @@ fn values(port: &Port, count: usize, init: &Initializer, stream: Stream) -> Valu
         Initializer::HeUniform { gain } => symmetric(gain * (3.0 / fan_in).sqrt()),
         Initializer::HeNormal { gain } => normal(0.0, gain / fan_in.sqrt()),
         Initializer::FanInUniform { fan_in } => symmetric(1.0 / (fan_in.max(1) as f64).sqrt()),
-        Initializer::Orthogonal { gain } => Box::new(orthogonal(count, port, gain, stream).into_iter()),
+        Initializer::Orthogonal { .. } => Box::new(std::iter::empty()),
     }
 }
 
@@ -153,7 +207,7 @@ fn orthogonal(count: usize, port: &Port, gain: f64, stream: Stream) -> Vec<f64> 
     let rows = port.shape.first().copied().unwrap_or(1).max(1);
     let columns = count / rows;
     let (vectors, length) = if rows <= columns { (rows, columns) } else { (columns, rows) };
-    let mut q: Vec<f64> = stream.normals().take(count).collect();
+    let mut q: Vec<f64> = stream.normals(0).take(count).collect();
     for v in 0..vectors {
         let (before, rest) = q.split_at_mut(v * length);
         let this = &mut rest[..length];
@@ -252,12 +306,32 @@ mod tests {
 
     #[test]
     fn a_function_of_seed_name_and_element() {
-        let first = |seed, name| Stream::new(seed, name).uniforms().take(9).collect::<Vec<_>>();
+        let first = |seed, name| Stream::new(seed, name).uniforms(0).take(9).collect::<Vec<_>>();
         let a = first(1, "fc.weight");
         assert_eq!(a, first(1, "fc.weight"));
         assert_ne!(a, first(2, "fc.weight"));
         assert_ne!(a, first(1, "fc.bias"));
         assert_eq!(a[6], f64::from(Stream::new(1, "fc.weight").block(1)[2]) / 4_294_967_296.0);
+    }
+
+    /// Parts that threads draw are those of the whole.
+    #[test]
+    fn threads_draw_the_same() {
+        let shape = [3, LEAST_ELEMENTS / 2 + 1];
+        for init in
+            [Initializer::GlorotNormal, Initializer::GlorotUniform, Initializer::Orthogonal { gain: 1.0 }]
+        {
+            let port = Port { name: "w".into(), dtype: DType::F32, shape: shape.to_vec() };
+            let fresh = Fresh { parameters: vec![Parameter { port, init, trainable: true }], seed: 7 };
+            let drawn = |threads| {
+                let mut bytes = vec![0; 4 * shape[0] * shape[1]];
+                fresh.fill(&fresh.parameters[0].port, &mut bytes, threads).unwrap();
+                bytes
+            };
+            assert!(drawn(1) == drawn(2) && drawn(1) == drawn(5));
+        }
+        let normals: Vec<f64> = Stream::new(1, "w").normals(0).take(9).collect();
+        assert_eq!(normals[3..], Stream::new(1, "w").normals(3).take(6).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Loads and runs compiled programs. Knows the program format, tensors, memory and threads;
 //! knows nothing of syntax, graphs or passes, so that a deployed program needs no compiler.
 //!
-//! The road: [`Program::read`] → [`Executable::load`] → [`Session::new`] with parameters and a
+//! The road: [`Program::read`] → [`Executable::load`] → [`Session::new`] with [`Parameters`] and a
 //! [`Pool`] of threads → [`Session::run`]. A program that changes its parameters (a training step)
 //! runs as [`Trainable::step`] instead.
 
@@ -9,6 +9,7 @@ pub mod dtype;
 pub mod exec;
 pub mod init;
 pub mod memory;
+pub mod parameters;
 pub mod pool;
 pub mod program;
 pub mod session;
@@ -16,6 +17,7 @@ pub mod tensor;
 
 pub use dtype::DType;
 pub use exec::{Executable, ExecutableError};
+pub use parameters::Parameters;
 pub use pool::Pool;
 pub use program::{Program, ProgramError};
 pub use session::{LoadError, RunError, Session, StateError, Trainable};

@@ -1,25 +1,27 @@
 //! A program with its parameters, ready to run any number of times, from any thread.
 //!
-//! [`Session::new`] checks the parameters and runs the prepare phase once. What a run needs of its
-//! own (arena, scratch memory, a table of argument addresses) is a *context*; contexts are kept in a
+//! [`Session::new`] checks the parameters and runs the prepare phase once; afterwards a session has what
+//! runs read, each weight once, and no parameter that only preparing needed. What a run needs of its own (arena, scratch memory, a table of argument addresses) is a *context*; contexts are kept in a
 //! free list, so that runs one after the other allocate nothing but their outputs, and runs at the
 //! same time do not meet.
 
-mod bind;
+pub(crate) mod bind;
+mod prepare;
 mod trainable;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::exec::{Entry, Executable, ExecutableError};
 use crate::memory::{Buffer, OutOfMemory, scratch_stride};
+use crate::parameters::Parameters;
 use crate::pool::Pool;
 use crate::program::{Class, Phase, Port, Program};
 use crate::tensor::{Tensor, TensorView};
 
 pub use bind::check_parameters;
 use bind::{Bound, OutputSlot};
+use prepare::Area;
 pub use trainable::{StateError, Trainable};
 
 /// Launches (as indices into the program's) and how long each took.
@@ -37,6 +39,14 @@ pub enum LoadError {
     /// The parameters do not fit the program; one line each.
     #[error("{}", .0.join("\n"))]
     Parameters(Vec<String>),
+    /// A parameter cannot be had.
+    #[error("parameter `{name}` cannot be read: {problem}")]
+    Unreadable {
+        /// Its name.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
     /// Runs of the program change this parameter, so it cannot be shared by runs.
     #[error("the program changes parameter `{0}`: it is a training step")]
     Changes(String),
@@ -77,9 +87,9 @@ pub enum RunError {
 pub struct Session {
     executable: Arc<Executable>,
     pool: Arc<Pool>,
-    /// Written by the prepare phase, then only read.
-    prepared: Buffer,
-    /// Copies of the parameters that the run phase reads or changes.
+    /// What runs read: prepared weights, and parameters as they are.
+    weights: Buffer,
+    /// Parameters that are not among these, each on its own: those that runs change.
     parameters: Vec<Option<Buffer>>,
     launches: Vec<Step>,
     /// Which entries of a context's argument table are the caller's.
@@ -129,40 +139,49 @@ unsafe impl Send for Context {}
 struct Bases<'a> {
     constants: *mut u8,
     prepared: *mut u8,
+    /// Of the prepare phase alone.
+    preparing: *mut u8,
     parameters: &'a dyn Fn(usize) -> *mut u8,
 }
 
 impl Session {
-    /// Checks the parameters against the program's and runs the prepare phase. Parameters that only the
-    /// training variant has, and `num_batches_tracked`, may be there too. A program that changes its
-    /// parameters is refused: see [`Trainable`].
+    /// Checks the parameters against the program's and runs the prepare phase, for which they are read one
+    /// at a time. Parameters that only the training variant has, and `num_batches_tracked`, may be there too.
+    /// A program that changes its parameters is refused: see [`Trainable`].
     pub fn new(
         executable: Arc<Executable>,
-        parameters: &BTreeMap<String, Tensor>,
+        parameters: &dyn Parameters,
         pool: Arc<Pool>,
     ) -> Result<Session, LoadError> {
-        let changed = executable.program().state().next();
-        if let Some(i) = changed {
-            return Err(LoadError::Changes(executable.program().parameters[i].port.name.clone()));
-        }
         let program = executable.program();
-        let given = bind::parameters(program, parameters)?;
-        let prepared = prepare(&executable, &pool, &|i| given[i].as_ptr())?;
-        let kept = keep(program, &given)?;
-        drop(given);
-        Ok(Session::ready(executable, pool, prepared, kept))
+        if let Some(i) = program.state().next() {
+            return Err(LoadError::Changes(program.parameters[i].port.name.clone()));
+        }
+        let ports = program.parameters.iter().map(|p| &p.port);
+        check_parameters(ports, &program.training_only, parameters)?;
+        let area = Area::of(program);
+        let weights = area.fill(&executable, parameters, &pool)?;
+        let mut session = Session::ready(executable, pool, weights, vec![]);
+        for p in &mut session.patches {
+            if let Class::Parameter(i) = p.class
+                && let Some(at) = area.kept[i]
+            {
+                p.class = Class::Prepared(at);
+            }
+        }
+        Ok(session)
     }
 
     /// A session whose prepare phase is done.
     fn ready(
         executable: Arc<Executable>,
         pool: Arc<Pool>,
-        prepared: Buffer,
+        weights: Buffer,
         parameters: Vec<Option<Buffer>>,
     ) -> Session {
         let (launches, patches) = resolve(&executable, Phase::Run, pool.least_work());
         let contexts = Mutex::new(vec![]);
-        Session { executable, pool, prepared, parameters, launches, patches, contexts }
+        Session { executable, pool, weights, parameters, launches, patches, contexts }
     }
 
     /// The program.
@@ -253,7 +272,8 @@ impl Session {
     fn new_context(&self) -> Result<Context, OutOfMemory> {
         let bases = Bases {
             constants: self.executable.constants(),
-            prepared: self.prepared.as_ptr(),
+            prepared: self.weights.as_ptr(),
+            preparing: std::ptr::null_mut(),
             parameters: &|i| self.parameters[i].as_ref().map_or(std::ptr::null_mut(), Buffer::as_ptr),
         };
         Context::new(self.program(), Phase::Run, &self.patches, &bases, self.pool.threads())
@@ -278,6 +298,7 @@ impl Context {
             let base = match p.class {
                 Class::Constant(at) => bases.constants.wrapping_add(at),
                 Class::Prepared(at) => bases.prepared.wrapping_add(at),
+                Class::Preparing(at) => bases.preparing.wrapping_add(at),
                 Class::Arena(at) => arena.as_ptr().wrapping_add(at),
                 Class::Parameter(i) | Class::State(i) => (bases.parameters)(i),
                 Class::Input(_) | Class::Output(_) => continue,
@@ -337,41 +358,4 @@ fn resolve(executable: &Executable, phase: Phase, least_work: u64) -> (Vec<Step>
         }
     }
     (steps, patches)
-}
-
-/// Runs the prepare phase on parameters that lie there; gives what it fills.
-fn prepare(
-    executable: &Executable,
-    pool: &Pool,
-    parameters: &dyn Fn(usize) -> *mut u8,
-) -> Result<Buffer, OutOfMemory> {
-    let program = executable.program();
-    let prepared = Buffer::zeroed(program.prepared_bytes, "prepared weights")?;
-    let bases = Bases { constants: executable.constants(), prepared: prepared.as_ptr(), parameters };
-    let (steps, patches) = resolve(executable, Phase::Prepare, pool.least_work());
-    if !steps.is_empty() {
-        let context = Context::new(program, Phase::Prepare, &patches, &bases, pool.threads())?;
-        for step in &steps {
-            // SAFETY: the context was made for these steps, its addresses are those of live
-            // buffers of the sizes that the validated program asks for, and no other thread
-            // has them. The prepare phase has no inputs and outputs.
-            unsafe { step.launch(&context, pool) };
-        }
-    }
-    Ok(prepared)
-}
-
-/// Copies of those parameters that the run phase reads itself.
-fn keep(program: &Program, given: &[Bound<'_>]) -> Result<Vec<Option<Buffer>>, OutOfMemory> {
-    let mut kept: Vec<Option<Buffer>> = program.parameters.iter().map(|_| None).collect();
-    for launch in program.launches.iter().filter(|l| l.phase == Phase::Run) {
-        for arg in &launch.args {
-            if let Class::Parameter(i) = program.storages[arg.storage].class
-                && kept[i].is_none()
-            {
-                kept[i] = Some(Buffer::copy_of(given[i].bytes(), &program.parameters[i].port.name)?);
-            }
-        }
-    }
-    Ok(kept)
 }

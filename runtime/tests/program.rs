@@ -73,7 +73,7 @@ fn refusal(change: impl FnOnce(&mut Program)) -> String {
 #[test]
 fn lies_are_refused() {
     type Change = fn(&mut Program);
-    let table: [(&str, Change); 18] = [
+    let table: [(&str, Change); 20] = [
         ("there are two parameters `weight`", |p| p.parameters.push(p.parameters[0].clone())),
         ("`x` is too large: shape [1099511627776, 1099511627776]", |p| {
             p.inputs[0].shape = vec![1 << 40, 1 << 40]
@@ -116,6 +116,14 @@ fn lies_are_refused() {
         }),
         ("launch 1: argument 0 of `add`: the prepare phase does not have it", |p| {
             p.launches[1].phase = Phase::Prepare
+        }),
+        (
+            "storage 4 (`prepared`): 16384 bytes at 0 are not within the 0 bytes of the prepare phase's memory",
+            |p| p.storages[4].class = Class::Preparing(0),
+        ),
+        ("launch 1: argument 1 of `add`: only the prepare phase has it", |p| {
+            p.storages[4].class = Class::Preparing(0);
+            p.preparing_bytes = p.prepared_bytes;
         }),
         ("nothing writes output `y`", |p| {
             p.launches.pop();
@@ -178,7 +186,7 @@ proptest! {
         let numbers: Vec<usize> = (0..parts.len()).filter(|&i| parts[i].starts_with(|c: char| c.is_ascii_digit())).collect();
         parts[numbers[which % numbers.len()]] = lie.to_string();
         let header = parts.concat();
-        let mut lying = b"nncprog1".to_vec();
+        let mut lying = b"nncprog2".to_vec();
         lying.extend((header.len() as u64).to_le_bytes());
         lying.extend(header.as_bytes());
         lying.resize(lying.len().next_multiple_of(64), 0);
@@ -191,7 +199,7 @@ proptest! {
 
     #[test]
     fn noise_is_refused(noise in prop::collection::vec(any::<u8>(), 0..300)) {
-        let mut bytes = b"nncprog1".to_vec();
+        let mut bytes = b"nncprog2".to_vec();
         bytes.extend(noise);
         prop_assert!(Program::read(&bytes).is_err());
     }

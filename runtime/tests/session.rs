@@ -4,12 +4,15 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use common::{N, sum};
+use common::{N, launch, sum};
 use ndarray::{Array2, Array3, Axis};
+use nnc_runtime::program::{Class, Initializer, Parameter, Phase, Port, Storage};
 use nnc_runtime::{
-    Executable, ExecutableError, LoadError, Pool, ProgramError, RunError, Session, Tensor, TensorView,
+    Executable, ExecutableError, LoadError, Parameters, Pool, Program, ProgramError, RunError, Session,
+    Tensor, TensorView,
 };
 
 fn weights() -> BTreeMap<String, Tensor> {
@@ -137,4 +140,93 @@ fn refuses_other_machines_and_more_memory_than_there_is() {
     let s = Session::new(Executable::load(p).unwrap(), &weights(), Arc::new(Pool::new(1))).unwrap();
     let e = s.run(&[(&picture(0)).into()]).unwrap_err();
     assert!(matches!(e, RunError::Memory(_)), "{e}");
+}
+
+/// `y = x + (a + one) + (a + b) + c`: `a` and `b` are prepared alone, `c` is read by runs as it is.
+fn three_weights() -> Program {
+    let mut p = sum();
+    let storage = |name: &str, class| Storage { name: name.into(), bytes: N * 4, class };
+    p.parameters = ["a", "b", "c"]
+        .map(|name| Parameter {
+            port: Port { name: name.into(), ..p.parameters[0].port.clone() },
+            init: Initializer::Uniform { low: 0.0, high: 1.0 },
+            trainable: true,
+        })
+        .to_vec();
+    p.storages[2] = storage("a", Class::Parameter(0));
+    p.storages.push(storage("b", Class::Parameter(1)));
+    p.storages.push(storage("c", Class::Parameter(2)));
+    p.storages.push(storage("first", Class::Preparing(0)));
+    p.storages.push(storage("second", Class::Preparing(N * 4)));
+    p.preparing_bytes = 2 * N * 4;
+    p.launches = vec![
+        launch([2, 3, 8], Phase::Prepare),
+        launch([2, 6, 9], Phase::Prepare),
+        launch([8, 9, 4], Phase::Prepare),
+        launch([0, 4, 5], Phase::Run),
+        launch([5, 7, 1], Phase::Run),
+    ];
+    p
+}
+
+/// Parameters that are read, and note by whom and how often.
+#[derive(Default)]
+struct Watched {
+    tensors: BTreeMap<String, Tensor>,
+    /// As if they were not in memory.
+    read: Mutex<Vec<String>>,
+    failing: Option<&'static str>,
+    asked: AtomicUsize,
+}
+
+impl Parameters for Watched {
+    fn ports(&self) -> Vec<Port> {
+        self.tensors.ports()
+    }
+
+    fn in_memory(&self, _: &str) -> Option<TensorView<'_>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    fn fill(&self, port: &Port, to: &mut [u8], threads: usize) -> Result<(), String> {
+        self.read.lock().unwrap().push(port.name.clone());
+        match self.failing {
+            Some(name) if name == port.name => Err("the disk is gone".into()),
+            _ => self.tensors.fill(port, to, threads),
+        }
+    }
+}
+
+fn watched() -> Watched {
+    let tensor = |k: usize| Tensor::from(Array2::from_shape_fn((4, N / 4), |(i, j)| (i * k + j) as f32));
+    let tensors = [("a", 1), ("b", 5), ("c", 9)].map(|(name, k)| (name.to_string(), tensor(k)));
+    Watched { tensors: tensors.into(), ..Watched::default() }
+}
+
+/// Each parameter is read once, when it is needed; what runs read as it is comes last, to where they read it.
+#[test]
+fn parameters_are_read_one_after_the_other() {
+    let executable = || Executable::load(three_weights()).unwrap();
+    let pool = Arc::new(Pool::new(2));
+    let parameters = watched();
+    let session = Session::new(executable(), &parameters, pool.clone()).unwrap();
+    assert_eq!(*parameters.read.lock().unwrap(), ["a", "b", "c"]);
+    assert_eq!(parameters.asked.load(Ordering::Relaxed), 2, "`c` has a place of its own");
+    let x = picture(3);
+    let in_memory = Session::new(executable(), &parameters.tensors, pool.clone()).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|n| parameters.tensors[n].as_f32().unwrap().clone());
+    let expected = [Tensor::from(x.clone().into_dyn() + (&a + 1.0 + (&a + &b)) + c)];
+    assert_eq!(session.run(&[(&x).into()]).unwrap(), expected);
+    assert_eq!(in_memory.run(&[(&x).into()]).unwrap(), expected);
+}
+
+#[test]
+fn a_parameter_that_cannot_be_read_is_named() {
+    for name in ["b", "c"] {
+        let parameters = Watched { failing: Some(name), ..watched() };
+        let executable = Executable::load(three_weights()).unwrap();
+        let e = Session::new(executable, &parameters, Arc::new(Pool::new(1))).unwrap_err();
+        assert_eq!(e.to_string(), format!("parameter `{name}` cannot be read: the disk is gone"));
+    }
 }

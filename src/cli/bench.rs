@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nnc::data::made_up;
+use nnc::report::memory::RunMemory;
 use nnc::report::profile::{Profile, median};
 use nnc::train::{Trainer, TrainerOptions};
-use nnc::{ByteSize, Error, LaunchTime, Model, Network, Options, Source, Tensor};
+use nnc::{ByteSize, Device, Error, LaunchTime, Model, Network, Options, Source, Tensor};
 
 use super::args::{LimitArgs, NetArgs, RunArgs, build, open_source, with_known_sizes};
 use super::progress::Progress;
@@ -25,9 +26,9 @@ Examples:
   nnc bench examples/lenet.nn --train --set N=64   a training step
 
 --json prints one line: {\"model\":…, \"batch\":…, \"threads\":…, \"ms_min\":…, \"ms_median\":…, \"runs\":…}
-With --train also, in bytes: \"planned\", what the plan says that a step takes, and (on Linux)
-\"resident_growth\", the peak of what the process has in RAM (VmHWM) less what it had before the step
-was built: it has the compiler's own memory and the machine code, too.")]
+Also, in bytes: \"planned\", what the plan says that loading and a run (or a training step) take
+at most, and (on Linux) \"resident_growth\", the peak of what the process has in RAM (VmHWM) less what
+it had before the net was compiled: it has the compiler's own memory and the machine code, too.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input
     #[arg(value_name = "FILE")]
@@ -61,10 +62,10 @@ struct Line<'a> {
     ms_min: f64,
     ms_median: f64,
     runs: usize,
-    /// Bytes of a training step, by its plan.
+    /// Bytes of loading and a run, or of a training step, by the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     planned: Option<u64>,
-    /// Bytes by which training has made the process grow, at most.
+    /// Bytes by which that has made the process grow, at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     resident_growth: Option<u64>,
 }
@@ -100,7 +101,7 @@ pub fn run(args: &Args) -> Outcome {
     drop(progress);
     let (min, median, runs) = (times.iter().min().copied().unwrap_or_default(), median(&times), times.len());
     let [min_ms, median_ms] = [min, median].map(|t| t.as_secs_f64() * 1e3);
-    let planned = subject.planned();
+    let planned = subject.planned;
     let resident_growth = planned.and_then(|_| Some(resident()?.peak.saturating_sub(before?.now)));
     let Subject { name: model, batch, macs, .. } = &subject;
     if args.json {
@@ -132,6 +133,8 @@ struct Subject {
     /// Multiplications a run; 0 where they are not counted.
     macs: u64,
     inputs: BTreeMap<String, Tensor>,
+    /// Bytes that the plan says it takes, where there is a plan.
+    planned: Option<u64>,
     what: What,
 }
 
@@ -148,6 +151,10 @@ impl Subject {
             batch: batch_size(network),
             macs: nnc::report::summary::summary(network).totals.macs,
             inputs: made_up::inputs(&network.inputs(), None),
+            planned: match network.options().chosen_device() {
+                Device::Cpu => Some(RunMemory::of(network)?.peak().0),
+                _ => None,
+            },
             what: What::Inference(network.initialize(0)?),
         })
     }
@@ -159,16 +166,9 @@ impl Subject {
             batch: trainer.settings().batch,
             macs: 0,
             inputs: made_up::inputs(trainer.inputs(), trainer.classes()),
+            planned: trainer.memory().map(|memory| memory.total().0),
             what: What::Training(Box::new(trainer)),
         })
-    }
-
-    /// Bytes of a training step, where it has a plan.
-    fn planned(&self) -> Option<u64> {
-        match &self.what {
-            What::Inference(_) => None,
-            What::Training(trainer) => Some(trainer.memory()?.total().0),
-        }
     }
 
     fn run(&mut self) -> Outcome {

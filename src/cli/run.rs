@@ -178,10 +178,10 @@ fn load(runnable: &Runnable, weights: Option<&Path>, seed: u64) -> Outcome<Model
     })
 }
 
-/// Reads weights, and warns of those that are not finite.
+/// Opens weights, and warns of those that are not finite.
 pub fn open_weights(path: &Path) -> nnc::error::Result<Weights> {
     let weights = Weights::open(path)?;
-    for (name, nans, infinities) in weights.non_finite() {
+    for (name, nans, infinities) in weights.non_finite()? {
         terminal::warn(&format!(
             "`{}`: `{name}` has {nans} NaN and {infinities} infinite values",
             path.display()

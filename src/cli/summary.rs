@@ -1,13 +1,14 @@
-//! `nnc summary`: the layers of a net as a table.
+//! `nnc summary`: the layers of a net as a table, and the memory that it takes.
 
 use std::path::PathBuf;
 
+use nnc::report::memory::RunMemory;
 use nnc::train::StepMemory;
 
 use super::args::{CompileArgs, NetArgs, StepArgs, build, open_source, with_batch, with_known_sizes};
 use super::{Outcome, terminal};
 
-/// Show a net as a table: layers, output shapes, parameters, multiply-accumulates
+/// Show a net as a table: layers, output shapes, parameters, multiply-accumulates, memory
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -17,7 +18,9 @@ Examples:
                                                 the memory that a training step takes
   nnc summary examples/resnet_cifar.nn --train --batch 64 --memory-limit 300MB
 
-MACs are the multiply-accumulate operations of convolutions and matrix products of one run.")]
+MACs are the multiply-accumulate operations of convolutions and matrix products of one run.
+The memory is what the plan says that a run takes: weights packed for it, each once, and room for
+what kernels hand on. The process has its own code and the compiler's memory beside it.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input
     #[arg(value_name = "FILE")]
@@ -47,8 +50,13 @@ pub fn run(args: &Args) -> Outcome {
         None => with_known_sizes(network)?,
     };
     let mut text = nnc::report::summary::summary(&network).to_string();
-    if let Some(memory) = memory {
-        text += &format!("\n{memory}");
+    match memory {
+        Some(memory) => text += &format!("\n{memory}"),
+        // What the reference device alone can run has no plan.
+        None if !args.train => {
+            text += &RunMemory::of(&network).map_or(String::new(), |memory| format!("\n{memory}"));
+        }
+        None => {}
     }
     terminal::print(&text)
 }

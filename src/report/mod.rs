@@ -6,6 +6,7 @@ pub mod dot;
 pub mod drawing;
 pub mod explain;
 pub mod layered;
+pub mod memory;
 pub mod place;
 pub mod profile;
 pub mod summary;

@@ -14,7 +14,7 @@ use nnc_dsl::SourceMap;
 use super::step::{Net, Step};
 use super::trainer::TrainerOptions;
 use crate::error::Result;
-use crate::report::table::{Align, Table, bytes};
+use crate::report::memory::{kinds, threads};
 use crate::{ByteSize, Error, Options, Source, pipeline};
 
 /// What a training step takes, and which activations it keeps. `Display` draws the table of
@@ -120,14 +120,9 @@ fn too_small(limit: ByteSize, least: usize) -> Error {
 
 impl fmt::Display for StepMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (threads, s) = (self.threads, if self.threads == 1 { "" } else { "s" });
-        writeln!(f, "memory of a training step, batch {}, {threads} thread{s}", self.batch)?;
-        let mut table = Table::new(&[("kind", Align::Left), ("memory", Align::Right)]);
-        let shown = |kind: &Kind| ALWAYS_SHOWN.contains(kind) || self.usage.of(*kind) > 0;
-        for kind in Kind::ALL.into_iter().filter(shown) {
-            table.row(vec![kind.about().to_string(), bytes(self.usage.of(kind) as u64)]);
-        }
-        write!(f, "{table}")?;
+        let threads = threads(self.threads);
+        writeln!(f, "memory of a training step, batch {}, {threads}", self.batch)?;
+        write!(f, "{}", kinds(&self.usage, &ALWAYS_SHOWN))?;
         let limit =
             self.limit.map_or(String::new(), |limit| format!(", within the limit of {}", limit.rounded_up()));
         writeln!(f, "total  {}{limit}", self.total())

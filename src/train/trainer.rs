@@ -69,7 +69,7 @@ pub struct TrainerOptions {
 ///     trainer.step(&[("x", (&x).into()), ("target", (&target).into())])?;
 /// }
 /// let weights = trainer.weights()?;
-/// let slope = weights.tensors()["dense1.weight"].as_f32().unwrap();
+/// let slope = weights.tensors()?["dense1.weight"].as_f32().unwrap();
 /// assert!((slope[[0, 0]] - 3.0).abs() < 0.05);
 /// # Ok::<(), nnc::Error>(())
 /// ```
@@ -378,11 +378,12 @@ impl Trainer {
                 format!("no parameter belongs to a layer `{layer}`; there are {}", names.join(", "));
             return Err(Error::Options(message));
         }
+        let tensors = weights.tensors()?;
         let begins_anew = |name: &str| {
             let extra = self.built.training_only.iter().any(|(n, _)| n == name);
-            fresh.iter().any(|layer| below(name, layer)) || extra && !weights.tensors().contains_key(name)
+            fresh.iter().any(|layer| below(name, layer)) || extra && !tensors.contains_key(name)
         };
-        let mut given = weights.tensors().clone();
+        let mut given = tensors.clone();
         given.retain(|name, _| !begins_anew(name));
         let ports = parameters_of(&self.built.graph).into_iter().map(|p| p.port);
         let ports: Vec<Port> = ports.filter(|p| !begins_anew(&p.name)).collect();

@@ -1,4 +1,4 @@
-//! The memory of training steps: what `summary`, `explain`, `bench` and `train` say of it.
+//! Memory of runs and of training steps: what `summary`, `explain`, `bench` and `train` say of it.
 
 use crate::support::{nnc, nnc_in, scratch};
 
@@ -89,4 +89,32 @@ fn bench_tells_planned_and_measured_memory() {
     let [planned, grown] = ["planned", "resident_growth"].map(|key| line[key].as_u64().expect("a number"));
     // Beside the plan: the compiler's memory and the code.
     assert!(grown * 10 > planned * 9 && grown < planned + (64 << 20), "{planned} {grown}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn bench_tells_it_of_inference_too() {
+    let text = nnc("bench examples/alexnet.nn --set N=1 --threads 2 --runs 1 --json").ok();
+    let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let [planned, grown] = ["planned", "resident_growth"].map(|key| line[key].as_u64().expect("a number"));
+    assert!(planned > 240_000_000, "the parameters alone are 244 MB");
+    assert!(grown * 10 > planned * 9 && grown < planned + (64 << 20), "{planned} {grown}");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn summaries_show_the_memory_of_a_run() {
+    let text = nnc(&format!("summary examples/vgg.nn --set N=1 --set depth=16 {WHERE}")).ok();
+    for (kind, size) in [
+        ("parameters", " 471.7 MiB"),
+        ("weights packed once", " MiB"),
+        ("scratch memory of the threads", "iB"),
+        ("inputs and outputs", " KiB"),
+        ("total", " MiB"),
+    ] {
+        let row = |line: &str| line.starts_with(kind) && line.ends_with(size);
+        assert!(text.lines().any(row), "{kind}: {text}");
+    }
+    assert!(text.contains("\nmemory of a run, 2 threads\n"), "{text}");
+    assert!(text.contains("\nloading reads 527.8 MiB of parameters; weights take "), "{text}");
 }

@@ -52,6 +52,7 @@ pub fn emit(
         kernels,
         launches: launches(module),
         prepared_bytes: plan.prepared_bytes,
+        preparing_bytes: plan.preparing_bytes,
         arena_bytes: plan.arena_bytes,
         code: code.bytes,
         constants: constants(module, plan),

@@ -1,4 +1,4 @@
-//! The order of the launches of a run: one in which little memory is in use at once.
+//! The order of the launches of each phase: one in which little memory is in use at once.
 //!
 //! Lowering gives an order that is right; any other that keeps what each launch reads is right, too,
 //! and gives the same bits. In a training step the difference is large: a parameter can be updated as
@@ -9,22 +9,32 @@
 //! for each result in turn, those that need least first, what it needs is computed *on demand*: depth
 //! first, the longest road first (as Sethi and Ullman number the registers of an expression). Where
 //! that needs no less than the given order, the given one stays: it is nearer to the source.
+//!
+//! In the prepare phase it is parameters that are freed early: each is read when the first launch needs it, and
+//! forgotten after the last one.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
 use nnc_runtime::program::Phase;
 
 use super::jobs::Jobs;
-use super::{arena_bytes, touches};
+use super::{arena_bytes, loading_bytes, touches};
 use crate::kernel::module::Module;
 
-/// Orders the launches of the run phase.
+/// Orders the launches.
 pub fn run(module: &mut Module) {
     let first = module.launches.iter().take_while(|l| l.phase == Phase::Prepare).count();
-    let touches = touches(module, &module.launches[first..]);
-    let order = best(&Jobs::new(touches.iter(), arena_bytes(module)));
-    let mut run: Vec<Option<_>> = module.launches.drain(first..).map(Some).collect();
-    module.launches.extend(order.into_iter().filter_map(|j| run[j].take()));
+    let prepare = order(module, 0..first, loading_bytes(module));
+    let run = order(module, first..module.launches.len(), arena_bytes(module));
+    let mut launches: Vec<Option<_>> = module.launches.drain(..).map(Some).collect();
+    module.launches.extend(prepare.into_iter().chain(run).filter_map(|l| launches[l].take()));
+}
+
+/// An order of some launches that stand one after the other.
+fn order(module: &Module, launches: Range<usize>, bytes: Vec<usize>) -> Vec<usize> {
+    let touches = touches(module, &module.launches[launches.clone()]);
+    best(&Jobs::new(touches.iter(), bytes)).into_iter().map(|j| launches.start + j).collect()
 }
 
 /// The better one of the given order and that on demand.

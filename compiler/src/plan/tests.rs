@@ -80,7 +80,7 @@ fn a_chain_shares_memory() {
 }
 
 #[test]
-fn scratch_of_the_prepare_phase_is_reused_but_what_a_run_reads_is_kept() {
+fn what_a_run_reads_is_kept_and_nothing_else_of_the_prepare_phase() {
     let mut m = Maker::default();
     let w = m.value("w", 64, Role::Parameter(0));
     let scale = m.value("scale", 64, Role::Temporary);
@@ -92,9 +92,9 @@ fn scratch_of_the_prepare_phase_is_reused_but_what_a_run_reads_is_kept() {
     m.launch("pack", Phase::Prepare, &[first], second);
     m.launch("run", Phase::Run, &[first, second], y);
     let plan = plan(&m.module);
-    assert_eq!(plan.prepared_bytes, 2 * 256);
+    assert_eq!((plan.prepared_bytes, plan.preparing_bytes, plan.arena_bytes), (2 * 256, 256, 0));
+    assert_eq!(plan.classes[scale], Class::Preparing(0));
     assert_ne!(plan.classes[first], plan.classes[second]);
-    assert_eq!(plan.arena_bytes, 0);
 }
 
 #[test]
@@ -132,27 +132,27 @@ proptest! {
     fn values_alive_together_never_overlap(module in modules()) {
         let plan = plan(&module);
         let extent = |i: usize| match plan.classes[i] {
-            Class::Arena(at) => Some((true, at, at + plan.bytes[i])),
-            Class::Prepared(at) => Some((false, at, at + plan.bytes[i])),
+            Class::Arena(at) => Some((plan.arena_bytes, at, at + plan.bytes[i])),
+            Class::Prepared(at) => Some((plan.prepared_bytes, at, at + plan.bytes[i])),
+            Class::Preparing(at) => Some((plan.preparing_bytes, at, at + plan.bytes[i])),
             _ => None,
         };
+        let same = |i: usize, j: usize| {
+            std::mem::discriminant(&plan.classes[i]) == std::mem::discriminant(&plan.classes[j])
+        };
         for i in 0..module.values.len() {
-            let Some((arena, start, end)) = extent(i) else { continue };
+            let Some((area, start, end)) = extent(i) else { continue };
             prop_assert_eq!(start % ALIGNMENT, 0);
-            let area = if arena { plan.arena_bytes } else { plan.prepared_bytes };
             prop_assert!(end <= area);
             for j in 0..i {
-                let (Some((other, s, e)), Some(a), Some(b)) = (extent(j), plan.lives[i], plan.lives[j]) else {
+                let (Some((_, s, e)), Some(a), Some(b)) = (extent(j), plan.lives[i], plan.lives[j]) else {
                     continue;
-                };
-                let read_in_run = |k: usize| {
-                    plan.lives[k].is_some_and(|l| module.launches[l.last].phase == Phase::Run)
                 };
                 // What a run reads must outlast the prepare phase and all runs.
                 let (first, second) = if a.first <= b.first { (i, b.first) } else { (j, a.first) };
                 let last = plan.lives[first].map_or(0, |l| l.last);
-                let together = second <= last || (!arena && read_in_run(first));
-                if arena == other && together && start < end && s < e {
+                let together = second <= last || matches!(plan.classes[i], Class::Prepared(_));
+                if same(i, j) && together && start < end && s < e {
                     prop_assert!(end <= s || e <= start, "%{} and %{} overlap:\n{}", j, i, plan);
                 }
             }
@@ -166,8 +166,15 @@ proptest! {
         let plan = plan(&module);
         for launch in &module.launches {
             let written = launch.args.last().expect("a launch writes").value.0 as usize;
-            let prepared = matches!(plan.classes[written], Class::Prepared(_));
-            prop_assert_eq!(prepared, launch.phase == Phase::Prepare);
+            let prepared = launch.phase == Phase::Prepare;
+            let read = module.launches.iter().any(|l| {
+                l.phase == Phase::Run && l.args.iter().any(|a| a.value.0 as usize == written)
+            });
+            match plan.classes[written] {
+                Class::Prepared(_) => prop_assert!(prepared && read),
+                Class::Preparing(_) => prop_assert!(prepared && !read),
+                _ => prop_assert!(!prepared),
+            }
         }
     }
 }

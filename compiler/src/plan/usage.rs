@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nnc_runtime::memory::scratch_stride;
 use nnc_runtime::program::{Access, Class, Phase, Port, Program};
 
-use super::{ALIGNMENT, Plan, accesses};
+use super::{ALIGNMENT, Plan, accesses, used_by_runs};
 use crate::emit::cpu::scratch_bytes;
 use crate::kernel::module::{Module, Role};
 
@@ -100,6 +100,11 @@ impl Usage {
     fn add(&mut self, kind: Kind, bytes: usize) {
         *self.bytes.entry(kind).or_default() += bytes;
     }
+
+    fn take(&mut self, kind: Kind, bytes: usize) {
+        let all = self.bytes.entry(kind).or_default();
+        *all = all.saturating_sub(bytes);
+    }
 }
 
 /// What is around a module in a run.
@@ -111,7 +116,24 @@ pub struct Around<'a> {
     pub optimizer_state: &'a BTreeSet<String>,
 }
 
-/// The memory of a run, by kind.
+/// The memory of a session that changes nothing, by kind. It has the parameters that runs read as they are;
+/// of the others, only what was prepared of them.
+pub fn session(module: &Module, plan: &Plan, threads: usize) -> Usage {
+    let mut usage = usage(module, plan, Around { threads, optimizer_state: &BTreeSet::new() });
+    let mut read = vec![false; module.parameters.len()];
+    for (value, used) in module.values.iter().zip(used_by_runs(module)) {
+        if let Role::Parameter(i) | Role::State(i) = value.role {
+            read[i] |= used;
+        }
+    }
+    for (p, _) in module.parameters.iter().zip(read).filter(|(_, read)| !read) {
+        let kind = if p.trainable { Kind::Parameters } else { Kind::OtherParameters };
+        usage.take(kind, Program::port_bytes(&p.port).unwrap_or(0));
+    }
+    usage
+}
+
+/// The memory of a training step, by kind.
 pub fn usage(module: &Module, plan: &Plan, around: Around<'_>) -> Usage {
     let mut usage = beside_arena(module, around);
     usage.add(Kind::Prepared, plan.prepared_bytes);

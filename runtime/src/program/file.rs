@@ -1,7 +1,7 @@
 //! The program file.
 //!
 //! ```text
-//! magic "nncprog1"                      8 bytes
+//! magic "nncprog2"                      8 bytes
 //! length of the header                  8 bytes, little-endian
 //! header: JSON                          { code_bytes, constants_bytes, program }
 //! zeros up to a multiple of 64
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{Program, ProgramError};
 
 /// The first bytes of a program file; the last one is the version of the format.
-pub const MAGIC: &[u8; 8] = b"nncprog1";
+pub const MAGIC: &[u8; 8] = b"nncprog2";
 
 const ALIGNMENT: usize = 64;
 const CHECKSUM_BYTES: usize = 8;

@@ -92,6 +92,8 @@ pub enum Class {
     Constant(usize),
     /// Written by the prepare phase, read by the run phase: byte offset into the prepared area.
     Prepared(usize),
+    /// Written and read by the prepare phase alone: byte offset into memory that is given back after it.
+    Preparing(usize),
     /// Byte offset into the arena of one run; storages whose lives do not overlap share bytes.
     Arena(usize),
 }
@@ -220,6 +222,8 @@ pub struct Program {
     pub launches: Vec<Launch>,
     /// Size of the prepared area in bytes.
     pub prepared_bytes: usize,
+    /// Size in bytes of the memory that only the prepare phase has.
+    pub preparing_bytes: usize,
     /// Size of the arena in bytes.
     pub arena_bytes: usize,
     /// Machine code of all kernels.

@@ -56,7 +56,12 @@ impl Program {
 
     fn check(&self) -> Check {
         self.check_ports()?;
-        for (what, bytes) in [("the prepared area", self.prepared_bytes), ("the arena", self.arena_bytes)] {
+        let areas = [
+            ("the prepared area", self.prepared_bytes),
+            ("the prepare phase's memory", self.preparing_bytes),
+            ("the arena", self.arena_bytes),
+        ];
+        for (what, bytes) in areas {
             if bytes > MAX_BYTES {
                 return Err(format!("{what} is too large: {bytes} bytes"));
             }
@@ -111,6 +116,9 @@ impl Program {
             }
             Class::Constant(at) => return within(at, s.bytes, self.constants.len(), "the constants"),
             Class::Prepared(at) => return within(at, s.bytes, self.prepared_bytes, "the prepared area"),
+            Class::Preparing(at) => {
+                return within(at, s.bytes, self.preparing_bytes, "the prepare phase's memory");
+            }
             Class::Arena(at) => return within(at, s.bytes, self.arena_bytes, "the arena"),
         };
         let port = port.ok_or_else(|| format!("there is no {what} {at}"))?;
@@ -180,6 +188,7 @@ impl Program {
         let (x, y) = match (a.class, b.class) {
             (Class::Arena(x), Class::Arena(y)) => (x, y),
             (Class::Prepared(x), Class::Prepared(y)) => (x, y),
+            (Class::Preparing(x), Class::Preparing(y)) => (x, y),
             _ => return false,
         };
         // No overflow: both were found to lie within their area.
@@ -229,6 +238,7 @@ fn allowed(class: Class, access: Access, phase: Phase) -> Check {
     let refused = match class {
         Class::Input(_) | Class::Parameter(_) | Class::Constant(_) if writes => "it may not be written",
         Class::Prepared(_) if writes && phase == Phase::Run => "only the prepare phase writes it",
+        Class::Preparing(_) if phase == Phase::Run => "only the prepare phase has it",
         Class::Input(_) | Class::Output(_) | Class::State(_) if phase == Phase::Prepare => {
             "the prepare phase does not have it"
         }

@@ -1,18 +1,19 @@
 //! Compares the caller's tensors with what the program asks for, and finds where they lie.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use ndarray::{ArrayD, ArrayViewD};
 
 use super::{LoadError, RunError};
 use crate::DType;
 use crate::memory::OutOfMemory;
+use crate::parameters::Parameters;
 use crate::program::{Port, Program};
 use crate::tensor::{Tensor, TensorView};
 
 /// A tensor to be read: its elements row-major, borrowed where they are so already.
-pub(super) enum Bound<'a> {
+pub(crate) enum Bound<'a> {
     F32(Cow<'a, [f32]>),
     F64(Cow<'a, [f64]>),
     I32(Cow<'a, [i32]>),
@@ -20,7 +21,7 @@ pub(super) enum Bound<'a> {
 }
 
 impl<'a> Bound<'a> {
-    pub(super) fn new(view: &TensorView<'a>, purpose: &str) -> Result<Bound<'a>, OutOfMemory> {
+    pub(crate) fn new(view: &TensorView<'a>, purpose: &str) -> Result<Bound<'a>, OutOfMemory> {
         Ok(match view {
             TensorView::F32(a) => Bound::F32(row_major(a, purpose)?),
             TensorView::F64(a) => Bound::F64(row_major(a, purpose)?),
@@ -30,7 +31,7 @@ impl<'a> Bound<'a> {
     }
 
     /// The bytes of the elements.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         fn of<T>(s: &[T]) -> &[u8] {
             // SAFETY: the elements are f32, f64, i32 or bool, which have no padding; the range is
             // that of a live slice, borrowed for as long as the result.
@@ -63,7 +64,7 @@ fn row_major<'a, T: Clone>(a: &ArrayViewD<'a, T>, purpose: &str) -> Result<Cow<'
 }
 
 /// A tensor to be written.
-pub(super) enum OutputSlot<'a> {
+pub(crate) enum OutputSlot<'a> {
     /// Straight into the tensor's elements.
     Direct(&'a mut [u8]),
     /// Into bytes that become truth values afterwards: a `bool` in Rust must be 0 or 1, and
@@ -79,8 +80,16 @@ impl OutputSlot<'_> {
         }
     }
 
-    /// To be called when the kernels are done.
-    pub(super) fn finish(self) {
+    /// The bytes to be filled before [`finish`](OutputSlot::finish).
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            OutputSlot::Direct(s) => s,
+            OutputSlot::Bool { bytes, .. } => bytes,
+        }
+    }
+
+    /// To be called when all is written.
+    pub(crate) fn finish(self) {
         if let OutputSlot::Bool { bytes, to } = self {
             for (t, b) in to.iter_mut().zip(bytes) {
                 *t = b != 0;
@@ -95,39 +104,30 @@ impl OutputSlot<'_> {
 pub fn check_parameters<'a>(
     expected: impl Iterator<Item = &'a Port>,
     training_only: &[String],
-    given: &BTreeMap<String, Tensor>,
+    given: &dyn Parameters,
 ) -> Result<(), LoadError> {
     let mut wrong = vec![];
+    let given = given.ports();
+    let found: HashMap<&str, &Port> = given.iter().map(|p| (p.name.as_str(), p)).collect();
     let mut known: HashSet<&str> = training_only.iter().map(String::as_str).collect();
     for port in expected {
         known.insert(&port.name);
-        match given.get(&port.name) {
-            Some(t) if t.dtype() == port.dtype && t.shape() == port.shape => {}
-            Some(t) => wrong.push(format!(
+        match found.get(port.name.as_str()) {
+            Some(p) if *p == port => {}
+            Some(p) => wrong.push(format!(
                 "parameter `{}`: expected {}, found {}",
                 port.name,
                 describe(port.dtype, &port.shape),
-                describe(t.dtype(), t.shape())
+                describe(p.dtype, &p.shape)
             )),
             None => wrong.push(format!("parameter `{}` is missing", port.name)),
         }
     }
     let counter = |name: &str| name == "num_batches_tracked" || name.ends_with(".num_batches_tracked");
-    for name in given.keys().filter(|name| !known.contains(name.as_str()) && !counter(name)) {
-        wrong.push(format!("the network has no parameter `{name}`"));
+    for p in given.iter().filter(|p| !known.contains(p.name.as_str()) && !counter(&p.name)) {
+        wrong.push(format!("the network has no parameter `{}`", p.name));
     }
     if wrong.is_empty() { Ok(()) } else { Err(LoadError::Parameters(wrong)) }
-}
-
-/// The parameters in the program's order.
-pub(super) fn parameters<'a>(
-    program: &Program,
-    given: &'a BTreeMap<String, Tensor>,
-) -> Result<Vec<Bound<'a>>, LoadError> {
-    let ports = || program.parameters.iter().map(|p| &p.port);
-    check_parameters(ports(), &program.training_only, given)?;
-    let bind = |port: &Port| Ok(Bound::new(&given[&port.name].view(), &port.name)?);
-    ports().map(bind).collect()
 }
 
 /// The inputs in the program's order.
@@ -154,7 +154,7 @@ pub(super) fn outputs<'a>(
 }
 
 /// Where the elements of a tensor are written, row-major.
-pub(super) fn slot(t: &mut Tensor) -> Result<OutputSlot<'_>, OutOfMemory> {
+pub(crate) fn slot(t: &mut Tensor) -> Result<OutputSlot<'_>, OutOfMemory> {
     match t {
         Tensor::F32(a) => Ok(direct(a)),
         Tensor::F64(a) => Ok(direct(a)),

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use super::bind::{self, OutputSlot};
-use super::{LaunchTimes, LoadError, RunError, Session, prepare};
+use super::prepare::{self, Lender};
+use super::{LaunchTimes, LoadError, RunError, Session, bind};
 use crate::exec::Executable;
 use crate::memory::{Buffer, OutOfMemory};
 use crate::pool::Pool;
@@ -58,8 +58,8 @@ impl Trainable {
             let tensor = parameters.remove(&p.port.name);
             own.push(tensor.map(|t| buffer_of(&t, &p.port.name)).transpose()?);
         }
-        let prepared = prepare(&executable, &pool, &|i| address(&own[i]))?;
-        Ok(Trainable { session: Session::ready(executable, pool, prepared, own) })
+        let weights = prepared(&executable, &pool, &|i| address(&own[i]))?;
+        Ok(Trainable { session: Session::ready(executable, pool, weights, own) })
     }
 
     /// Goes on with another program for the same parameters (a step for a batch of another size), which
@@ -75,9 +75,9 @@ impl Trainable {
         let at: Vec<usize> = at.into_iter().flatten().collect();
         // Two arenas are not needed at once.
         self.forget_contexts();
-        let prepared = prepare(&to, &self.session.pool, &|i| address(&self.session.parameters[at[i]]))?;
+        let weights = prepared(&to, &self.session.pool, &|i| address(&self.session.parameters[at[i]]))?;
         let own = at.into_iter().map(|i| self.session.parameters[i].take()).collect();
-        self.session = Session::ready(to, self.session.pool.clone(), prepared, own);
+        self.session = Session::ready(to, self.session.pool.clone(), weights, own);
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Trainable {
         // They have the address of what was prepared of the old ones.
         self.forget_contexts();
         let own = |i: usize| address(&self.session.parameters[i]);
-        self.session.prepared = prepare(&executable, &self.session.pool, &own)?;
+        self.session.weights = prepared(&executable, &self.session.pool, &own)?;
         Ok(())
     }
 
@@ -199,12 +199,24 @@ fn address(buffer: &Option<Buffer>) -> *mut u8 {
     buffer.as_ref().map_or(std::ptr::null_mut(), Buffer::as_ptr)
 }
 
-impl OutputSlot<'_> {
-    /// The bytes to be filled before [`finish`](OutputSlot::finish).
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        match self {
-            OutputSlot::Direct(s) => s,
-            OutputSlot::Bool { bytes, .. } => bytes,
-        }
+/// Runs the prepare phase on parameters that lie there; gives what it fills.
+fn prepared(
+    executable: &Executable,
+    pool: &Pool,
+    parameters: &dyn Fn(usize) -> *mut u8,
+) -> Result<Buffer, LoadError> {
+    let prepared = Buffer::zeroed(executable.program().prepared_bytes, "prepared weights")?;
+    prepare::run(executable, pool, prepared.as_ptr(), &mut Own(parameters))?;
+    Ok(prepared)
+}
+
+/// Parameters that stay where they are.
+struct Own<'a>(&'a dyn Fn(usize) -> *mut u8);
+
+impl Lender for Own<'_> {
+    fn lend(&mut self, parameter: usize) -> Result<*mut u8, LoadError> {
+        Ok((self.0)(parameter))
     }
+
+    fn take_back(&mut self, _: usize) {}
 }

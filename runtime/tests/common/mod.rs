@@ -80,6 +80,7 @@ pub fn sum() -> Program {
             launch([5, 2, 1], Phase::Run),
         ],
         prepared_bytes: N * 4,
+        preparing_bytes: 0,
         arena_bytes: 64 + N * 4,
         code: ADD.to_vec(),
         constants: 1f32.to_le_bytes().repeat(N),

@@ -92,6 +92,33 @@ fn an_order_that_saves_nothing_is_not_taken() {
     assert_eq!(m.module, before);
 }
 
+/// Three layers whose weights are folded and packed; lowering has put all foldings first.
+#[test]
+fn weights_are_prepared_one_layer_after_the_other() {
+    let mut m = Maker::default();
+    let x = m.value("x", 8, Role::Input(0));
+    let y = m.value("y", 8, Role::Output(0));
+    let layers: Vec<[usize; 3]> = (0..3)
+        .map(|i| {
+            let w = m.value("w", 1000, Role::Parameter(i));
+            let [folded, packed] = ["folded", "packed"].map(|n| m.value(n, 1000, Role::Temporary));
+            [w, folded, packed]
+        })
+        .collect();
+    for &[w, folded, _] in &layers {
+        m.launch("fold", Phase::Prepare, &[w], folded);
+    }
+    for &[_, folded, packed] in &layers {
+        m.launch("pack", Phase::Prepare, &[folded], packed);
+    }
+    m.launch("net", Phase::Run, &[x, layers[0][2], layers[1][2], layers[2][2]], y);
+    let mut module = m.module;
+    assert_eq!(plan(&module).preparing_bytes, 3 * 4032);
+    order::run(&mut module);
+    assert_eq!(names(&module), ["fold", "pack", "fold", "pack", "fold", "pack", "net"]);
+    assert_eq!((plan(&module).preparing_bytes, plan(&module).prepared_bytes), (4032, 3 * 4032));
+}
+
 /// Random launches over a few values, each of which any launch may read or write, in any order.
 fn modules() -> impl Strategy<Value = Module> {
     let launch = (prop::collection::vec(0usize..12, 0..4), 0usize..12);

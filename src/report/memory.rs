@@ -1,0 +1,97 @@
+//! The memory of a run, known before there is any code: read off the plan.
+
+use std::fmt;
+
+use nnc_compiler::plan::usage::{self, Kind, Usage};
+
+use super::table::{Align, Table, bytes};
+use crate::error::Result;
+use crate::{ByteSize, Network, pipeline};
+
+/// What a model takes in memory when it runs. `Display` draws the table of `nnc summary`. Beside it, a process has
+/// its own code and what compiling took.
+///
+/// ```
+/// use nnc::report::memory::RunMemory;
+/// use nnc::{Options, Source};
+///
+/// let network = Source::open("examples/lenet.nn")?.network(&Options::new().set("N", 1))?;
+/// let memory = RunMemory::of(&network)?;
+/// assert!(memory.weights() < memory.total() && memory.weights() <= memory.loading);
+/// # Ok::<(), nnc::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunMemory {
+    /// Threads that run it.
+    pub threads: usize,
+    /// Bytes by kind: packed weights, the arena where most of it is in use, and what is beside them.
+    pub usage: Usage,
+    /// What a weights file or the initialisation gives: all parameters.
+    pub read: ByteSize,
+    /// The most that is in use for weights at one time while they are loaded.
+    pub loading: ByteSize,
+}
+
+impl RunMemory {
+    /// Plans the runs of a net whose sizes are known, for the CPU that the options choose.
+    ///
+    /// # Errors
+    /// If sizes are not known, or there is no code for one of its operations or types.
+    pub fn of(network: &Network) -> Result<RunMemory> {
+        network.require_sizes()?;
+        let options = network.options();
+        let target = options.chosen_target();
+        let (graph, _) = pipeline::optimize(network.graph(), &target);
+        let module = pipeline::lower(&graph, &target, &options.lowering(), network.sources())?;
+        let plan = pipeline::plan(&module);
+        let size =
+            |p: &nnc_runtime::program::Parameter| nnc_runtime::Program::port_bytes(&p.port).unwrap_or(0);
+        let threads = options.thread_count();
+        Ok(RunMemory {
+            threads,
+            usage: usage::session(&module, &plan, threads),
+            read: ByteSize(module.parameters.iter().map(size).sum::<usize>() as u64),
+            loading: ByteSize(plan.loading_bytes as u64),
+        })
+    }
+
+    /// The weights as runs read them: packed ones, and parameters as they are.
+    pub fn weights(&self) -> ByteSize {
+        let kinds = [Kind::Prepared, Kind::Parameters, Kind::OtherParameters];
+        ByteSize(kinds.iter().map(|&k| self.usage.of(k) as u64).sum())
+    }
+
+    /// All that a run takes.
+    pub fn total(&self) -> ByteSize {
+        ByteSize(self.usage.total() as u64)
+    }
+
+    /// The most that is in use at one time, loading and running.
+    pub fn peak(&self) -> ByteSize {
+        self.total().max(self.loading)
+    }
+}
+
+impl fmt::Display for RunMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "memory of a run, {}", threads(self.threads))?;
+        write!(f, "{}", kinds(&self.usage, &[]))?;
+        writeln!(f, "total  {}", self.total())?;
+        let (read, loading) = (self.read, self.loading);
+        writeln!(f, "loading reads {read} of parameters; weights take {loading} at most meanwhile")
+    }
+}
+
+/// `2 threads`.
+pub(crate) fn threads(n: usize) -> String {
+    format!("{n} thread{}", if n == 1 { "" } else { "s" })
+}
+
+/// The kinds that take something, and others that are always shown.
+pub(crate) fn kinds(usage: &Usage, always: &[Kind]) -> Table {
+    let mut table = Table::new(&[("kind", Align::Left), ("memory", Align::Right)]);
+    for kind in Kind::ALL.into_iter().filter(|&k| usage.of(k) > 0 || always.contains(&k)) {
+        table.row(vec![kind.about().to_string(), bytes(usage.of(kind) as u64)]);
+    }
+    table
+}
