@@ -13,7 +13,7 @@ use nnc_compiler::pass::Report;
 use nnc_dsl::{Diagnostic, SourceMap};
 use nnc_runtime::program::{MAGIC, Parameter, Port, Program};
 use nnc_runtime::session::check_parameters;
-use nnc_runtime::{Pool, init};
+use nnc_runtime::{Pool, Session, init};
 
 use crate::data::file;
 use crate::device::{self, Backend, Job, LaunchTime, Loaded};
@@ -240,7 +240,7 @@ pub(crate) fn initial_parameters(parameters: &[Parameter], seed: u64) -> Result<
     Ok(out)
 }
 
-/// A compiled network: a program without weights.
+/// A compiled network: a program, without weights or [with them](Compiled::with_weights).
 #[derive(Clone, Debug)]
 pub struct Compiled {
     program: Program,
@@ -249,10 +249,21 @@ pub struct Compiled {
 
 impl Compiled {
     /// Opens a program file. It contains machine code: trust it as you would an executable.
+    ///
+    /// Weights in it are checked, and mapped into memory. While this or a model made of it lives, the file may
+    /// be deleted, or replaced by another one of its name (as [`save`](Compiled::save) does it), but it must not
+    /// be written into or cut off: as for a running executable, the system would end the process.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Compiled> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        Compiled::from_bytes(&bytes, options).map_err(|e| Error::format(path, e))
+        let failed = |e| Error::io("read", path, e);
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let program = if file.metadata().map_err(failed)?.is_file() {
+            Program::open(&file, options.thread_count())
+        } else {
+            // A pipe can be read once, from its beginning to its end.
+            Program::read(&std::fs::read(path).map_err(failed)?)
+        };
+        Ok(Compiled { program: program.map_err(|e| Error::format(path, e))?, options: options.clone() })
     }
 
     /// A program from the bytes of its file.
@@ -273,9 +284,7 @@ impl Compiled {
 
     /// Writes a program file, beside and then renamed.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let mut bytes = vec![];
-        self.write(&mut bytes)?;
-        file::write(path, &bytes)
+        file::write_with(path, |file| self.program.write(file))
     }
 
     /// The program.
@@ -283,15 +292,35 @@ impl Compiled {
         &self.program
     }
 
-    /// A model with these weights.
+    /// The program with these weights in it, packed as its runs read them: a file of it is loaded without
+    /// preparing anything. It must be made for a CPU that this machine has, since its own code packs them.
+    ///
+    /// ```
+    /// let source = nnc::Source::from_text("f.nn", "net f { input x: f32[2, 3]\n output y = x -> dense(4) }")?;
+    /// let network = source.network(&nnc::Options::new())?;
+    /// let deployed = network.compile()?.with_weights(&network.initial_weights(1)?)?;
+    /// let x = ndarray::arr2(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    /// let y = |model: nnc::Model| model.run(&[("x", (&x).into())]);
+    /// assert_eq!(y(deployed.model()?)?, y(network.initialize(1)?)?);
+    /// # Ok::<(), nnc::Error>(())
+    /// ```
+    pub fn with_weights(&self, weights: &Weights) -> Result<Compiled> {
+        Ok(Compiled { program: self.session(weights)?.packed(), options: self.options.clone() })
+    }
+
+    /// Whether it has its weights.
+    pub fn has_weights(&self) -> bool {
+        self.program.weights.is_some()
+    }
+
+    /// A model of a program that has its weights, or needs none.
+    pub fn model(&self) -> Result<Model> {
+        self.load(&Weights::default())
+    }
+
+    /// A model with these weights, of a program that does not have its own.
     pub fn load(&self, weights: &Weights) -> Result<Model> {
-        if self.options.chosen_device() != Device::Cpu {
-            let message =
-                format!("a compiled program runs on the cpu, not on {}", self.options.chosen_device());
-            return Err(Error::Options(message));
-        }
-        let pool = Arc::new(Pool::new(self.options.thread_count()));
-        let session = device::load_program(self.program.clone(), weights, pool)?;
+        let session = self.session(weights)?;
         let specs = |ports: &[Port]| -> Vec<TensorSpec> {
             let spec = |p: &Port| TensorSpec { name: p.name.clone(), ty: TensorType::new(p.dtype, &p.shape) };
             ports.iter().map(spec).collect()
@@ -303,7 +332,20 @@ impl Compiled {
         ))
     }
 
-    /// A model with fresh weights, the same for the same seed.
+    fn session(&self, weights: &Weights) -> Result<Session> {
+        if self.has_weights() && !weights.names().is_empty() {
+            return Err(Error::Weights("the program has its weights: it takes no others".into()));
+        }
+        if self.options.chosen_device() != Device::Cpu {
+            let message =
+                format!("a compiled program runs on the cpu, not on {}", self.options.chosen_device());
+            return Err(Error::Options(message));
+        }
+        let pool = Arc::new(Pool::new(self.options.thread_count()));
+        device::load_program(self.program.clone(), weights, pool)
+    }
+
+    /// A model with fresh weights, the same for the same seed; with its own if the program has them.
     pub fn initialize(&self, seed: u64) -> Result<Model> {
         self.load(&Weights::drawn(self.program.parameters.clone(), seed))
     }

@@ -121,6 +121,28 @@ fn a_program_file_gives_the_same_answers() {
 }
 
 #[test]
+fn a_program_file_may_have_its_weights() {
+    let network = small(&Options::new().set("N", 2));
+    let weights = network.initial_weights(5).unwrap();
+    let x = pictures(2);
+    let expected = logits(&network.load(&weights).unwrap(), &x);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.nncp");
+    let compiled = network.compile().unwrap();
+    assert!(!compiled.has_weights());
+    compiled.with_weights(&weights).unwrap().save(&path).unwrap();
+    let compiled = Compiled::open(&path, &Options::new().threads(1)).unwrap();
+    assert!(compiled.has_weights());
+    for model in [compiled.model(), compiled.initialize(0)] {
+        assert_eq!(logits(&model.unwrap(), &x), expected);
+    }
+    let e = compiled.load(&weights).unwrap_err().to_string();
+    assert_eq!(e, "the program has its weights: it takes no others");
+    let e = network.compile().unwrap().model().unwrap_err().to_string();
+    assert!(e.contains("parameter `conv1.weight` is missing"), "{e}");
+}
+
+#[test]
 fn profiles_name_layers_and_lines() {
     let model = small(&Options::new().set("N", 1)).initialize(0).unwrap();
     let (outputs, times) = model.run_profiled(&[("image", (&pictures(1)).into())]).unwrap();

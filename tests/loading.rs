@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use nnc::report::memory::RunMemory;
-use nnc::{Model, Network, Options, Source, Weights};
+use nnc::{Compiled, Model, Network, Options, Source, Weights};
 
 /// 160 MB of parameters: dense ones that runs read as they are, convolutions that are packed.
 const WIDE: &str = "
@@ -46,6 +46,13 @@ fn no_weight_is_in_memory_twice() {
     let weights = Weights::open(&path).unwrap();
     assert!(weights.non_finite().unwrap().is_empty());
     measured("a file of weights", network.load(&weights).unwrap());
+    let file = folder.path().join("wide.nncp");
+    network.compile().unwrap().with_weights(&weights).unwrap().save(&file).unwrap();
+    let length = std::fs::metadata(&file).unwrap().len();
+    assert!(length < memory.weights().0 + (1 << 20), "{length} bytes for\n{memory}");
+    let opened = Compiled::open(&file, &Options::new().threads(2)).unwrap();
+    measured("a program with its weights", opened.model().unwrap());
+    drop(opened);
     measured("fresh weights", network.initialize(0).unwrap());
 }
 

@@ -58,6 +58,10 @@ impl Executable {
         self.code.len()
     }
 
+    pub(crate) fn code(&self) -> &[u8] {
+        &self.code
+    }
+
     /// The entry of a kernel.
     pub(crate) fn entry(&self, kernel: usize) -> Entry {
         let at = self.program.kernels[kernel].code_offset;
@@ -69,8 +73,8 @@ impl Executable {
         unsafe { std::mem::transmute::<*const u8, Entry>(address) }
     }
 
-    pub(crate) fn constants(&self) -> *mut u8 {
-        self.constants.as_ptr()
+    pub(crate) fn constants(&self) -> &Buffer {
+        &self.constants
     }
 }
 

@@ -1,8 +1,14 @@
-//! Aligned memory from the system: zeroed, in whole pages, given back when dropped.
+//! Aligned memory from the system: zeroed, in whole pages, given back when dropped. And what is written no more,
+//! to be shared: such memory, or a file mapped into it.
 //!
 //! A size that cannot be had is an error here, never an abort.
 
-use memmap2::MmapMut;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// What a buffer of the runtime is aligned to, at least: a cache line, and the widest vectors.
 pub const ALIGNMENT: usize = 64;
@@ -92,6 +98,83 @@ impl Buffer {
     /// True without bytes.
     pub fn is_empty(&self) -> bool {
         self.map.is_none()
+    }
+}
+
+/// Bytes that are written no more, aligned to [`ALIGNMENT`]. Clones share them.
+#[derive(Clone)]
+pub struct Frozen(Arc<Bytes>);
+
+enum Bytes {
+    Memory(Buffer),
+    File(Mmap),
+}
+
+impl Frozen {
+    /// A part of a file, from a multiple of [`ALIGNMENT`] on. Pages are read when they are first needed. The
+    /// file must have that part, and must not be changed as long as this lives.
+    pub(crate) fn map(file: &File, at: u64, bytes: usize) -> io::Result<Frozen> {
+        if bytes == 0 || bytes > MAX_BYTES || !at.is_multiple_of(ALIGNMENT as u64) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the bytes are numbers, any of which are valid; the map is private and never written, and
+        // lies within the file. If others write into the file or cut it off meanwhile, against what the
+        // program file's description asks, numbers change or the system ends the process: the risk of
+        // every mapped file and of every running executable.
+        let map = unsafe { MmapOptions::new().offset(at).len(bytes).map_copy_read_only(file)? };
+        Ok(Frozen(Arc::new(Bytes::File(map))))
+    }
+
+    /// The first byte, only ever to be read through; as [`Buffer::as_ptr`].
+    pub fn as_ptr(&self) -> *mut u8 {
+        match &*self.0 {
+            Bytes::Memory(buffer) => buffer.as_ptr(),
+            Bytes::File(map) => map.as_ptr().cast_mut(),
+        }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &*self.0 {
+            Bytes::Memory(buffer) => buffer.bytes(),
+            Bytes::File(map) => map,
+        }
+    }
+
+    /// Their number.
+    pub fn len(&self) -> usize {
+        match &*self.0 {
+            Bytes::Memory(buffer) => buffer.len(),
+            Bytes::File(map) => map.len(),
+        }
+    }
+
+    /// True without bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is a file's part.
+    pub fn is_mapped(&self) -> bool {
+        matches!(&*self.0, Bytes::File(_))
+    }
+}
+
+impl From<Buffer> for Frozen {
+    fn from(buffer: Buffer) -> Frozen {
+        Frozen(Arc::new(Bytes::Memory(buffer)))
+    }
+}
+
+impl PartialEq for Frozen {
+    fn eq(&self, other: &Frozen) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.bytes() == other.bytes()
+    }
+}
+
+impl fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} bytes", self.len(), if self.is_mapped() { "mapped" } else { "frozen" })
     }
 }
 

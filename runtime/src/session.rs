@@ -6,6 +6,7 @@
 //! same time do not meet.
 
 pub(crate) mod bind;
+mod pack;
 mod prepare;
 mod trainable;
 
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::exec::{Entry, Executable, ExecutableError};
-use crate::memory::{Buffer, OutOfMemory, scratch_stride};
+use crate::memory::{Buffer, Frozen, OutOfMemory, scratch_stride};
 use crate::parameters::Parameters;
 use crate::pool::Pool;
 use crate::program::{Class, Phase, Port, Program};
@@ -88,7 +89,7 @@ pub struct Session {
     executable: Arc<Executable>,
     pool: Arc<Pool>,
     /// What runs read: prepared weights, and parameters as they are.
-    weights: Buffer,
+    weights: Frozen,
     /// Parameters that are not among these, each on its own: those that runs change.
     parameters: Vec<Option<Buffer>>,
     launches: Vec<Step>,
@@ -147,7 +148,8 @@ struct Bases<'a> {
 impl Session {
     /// Checks the parameters against the program's and runs the prepare phase, for which they are read one
     /// at a time. Parameters that only the training variant has, and `num_batches_tracked`, may be there too.
-    /// A program that changes its parameters is refused: see [`Trainable`].
+    /// A program that has its weights asks for none. One that changes its parameters is refused: see
+    /// [`Trainable`].
     pub fn new(
         executable: Arc<Executable>,
         parameters: &dyn Parameters,
@@ -160,7 +162,10 @@ impl Session {
         let ports = program.parameters.iter().map(|p| &p.port);
         check_parameters(ports, &program.training_only, parameters)?;
         let area = Area::of(program);
-        let weights = area.fill(&executable, parameters, &pool)?;
+        let weights = match &program.weights {
+            Some(weights) => weights.clone(),
+            None => area.fill(&executable, parameters, &pool)?.into(),
+        };
         let mut session = Session::ready(executable, pool, weights, vec![]);
         for p in &mut session.patches {
             if let Class::Parameter(i) = p.class
@@ -176,7 +181,7 @@ impl Session {
     fn ready(
         executable: Arc<Executable>,
         pool: Arc<Pool>,
-        weights: Buffer,
+        weights: Frozen,
         parameters: Vec<Option<Buffer>>,
     ) -> Session {
         let (launches, patches) = resolve(&executable, Phase::Run, pool.least_work());
@@ -271,7 +276,7 @@ impl Session {
 
     fn new_context(&self) -> Result<Context, OutOfMemory> {
         let bases = Bases {
-            constants: self.executable.constants(),
+            constants: self.executable.constants().as_ptr(),
             prepared: self.weights.as_ptr(),
             preparing: std::ptr::null_mut(),
             parameters: &|i| self.parameters[i].as_ref().map_or(std::ptr::null_mut(), Buffer::as_ptr),

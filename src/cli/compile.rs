@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nnc::Network;
 use nnc::compiler::target::GpuTarget;
 use nnc::stages::{self, Stage};
 use nnc::tune::tune;
+use nnc::{Compiled, Error, Network};
 
 use super::args::{CompileArgs, NetArgs, build, open_source, with_known_sizes};
 use super::progress::Progress;
+use super::run::open_weights;
 use super::{Outcome, terminal};
 
 /// Compile a program to machine code, into one file that `nnc run` loads without compiling again
@@ -20,6 +21,8 @@ use super::{Outcome, terminal};
 Examples:
   nnc compile vgg.nn                          writes vgg.nncp
   nnc compile vgg.nn --set N=8 -o vgg8.nncp   for batches of 8 pictures
+  nnc compile vgg.nn --weights vgg16.safetensors   with its weights: `nnc run vgg.nncp`
+                                              needs nothing else and starts at once
   nnc compile vgg.nn --tune                   measures algorithms on this machine,
                                               writes vgg.nncp and vgg.tune.json
   nnc compile vgg.nn --tuned vgg.tune.json    the same program, without measuring again
@@ -33,7 +36,9 @@ The stations, in order: ast, graph, fused, kernels, plan, clif, asm; and ptx.
 clif is what Cranelift gets for vectors of 128 bits; asm is the code for the CPU.
 ptx is the code for a GPU, to read and to assemble; nothing runs it yet. With --target-gpu,
 fused, kernels and plan are those for the GPU.
-Weights are given when it runs: the file holds code and layout only.")]
+Without --weights the file holds code and layout only, and weights are given when it runs. With
+them it holds the weights as this CPU's kernels read them, and is mapped into memory: replace such
+a file (compile does), but do not write into it while something runs it.")]
 pub struct Args {
     /// The program (.nn); `-` is standard input
     #[arg(value_name = "FILE")]
@@ -41,6 +46,9 @@ pub struct Args {
     /// The file to write (default: the program's name with .nncp; standard output with --emit)
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Weights to be packed into the file (.safetensors)
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["emit", "emit_after"])]
+    weights: Option<PathBuf>,
     /// Print a station's text instead of compiling
     #[arg(long, value_name = "STATION", value_parser = clap::builder::PossibleValuesParser::new(Stage::NAMES), conflicts_with = "emit_after")]
     emit: Option<String>,
@@ -84,26 +92,43 @@ pub fn run(args: &Args) -> Outcome {
     }
     let start = Instant::now();
     let progress = Progress::busy("compiling");
-    let compiled = network.compile()?;
+    let mut compiled = network.compile()?;
     drop(progress);
     let time = start.elapsed();
+    let code = compiled.program().code.len() as u64;
+    if let Some(path) = &args.weights {
+        compiled = packed(&compiled, path)?;
+    }
     let program = compiled.program();
     if output.as_os_str() == "-" {
-        let mut bytes = vec![];
-        compiled.write(&mut bytes)?;
-        return terminal::print_bytes(&bytes);
+        return terminal::print_with(|out| program.write(out));
     }
+    let progress = Progress::busy("writing");
     compiled.save(&output)?;
+    drop(progress);
     let size = std::fs::metadata(&output).map_or(0, |m| m.len());
     terminal::print(&format!(
-        "{}: net `{}`, {} kernels ({} of code), {}; compiled in {:.2} s\n",
+        "{}: net `{}`, {} kernels ({} of code), {}{}; compiled in {:.2} s\n",
         output.display(),
         program.name,
         program.kernels.len(),
-        terminal::bytes(program.code.len() as u64),
+        terminal::bytes(code),
         terminal::bytes(size),
+        if compiled.has_weights() { " with weights" } else { "" },
         time.as_secs_f64(),
     ))
+}
+
+/// The program with the weights of a file.
+fn packed(compiled: &Compiled, path: &Path) -> Outcome<Compiled> {
+    let weights = open_weights(path)?;
+    let _progress = Progress::busy("packing the weights");
+    compiled.with_weights(&weights).map_err(|e| match e {
+        Error::Program(message) => {
+            Error::Program(format!("the weights cannot be packed on this machine: {message}")).into()
+        }
+        e => e.into(),
+    })
 }
 
 /// The net with the algorithms that were the fastest; writes what was measured beside the output.

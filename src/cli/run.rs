@@ -24,6 +24,7 @@ Examples:
   nnc run examples/lenet.nn --weights examples/weights/lenet5_mnist.safetensors \\
           --input examples/images/digits/7a.png
   nnc run vgg.nncp --weights vgg16.safetensors --input image=x.npy --output logits=y.npy
+  nnc run vgg.nncp --input image=x.npy            compiled with its weights
 
 Pictures are PNG or JPEG of any size. --preprocess says what becomes of them:
   imagenet  shorter side resized to 256 (for an input of 224), centre 224x224 cut out, RGB
@@ -47,7 +48,7 @@ pub struct Args {
     /// Write an output as .npy; may be repeated
     #[arg(short, long = "output", value_name = "NAME=FILE", value_parser = name_and_value)]
     outputs: Vec<(String, String)>,
-    /// The weights (.safetensors); without them, fresh ones are drawn
+    /// The weights (.safetensors); without them, fresh ones are drawn for a program that does not have its own
     #[arg(short, long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Seed of fresh weights

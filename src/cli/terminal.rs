@@ -16,13 +16,13 @@ pub fn color() -> bool {
 
 /// Writes to standard output. A reader that has gone away (`| head`) ends the program quietly.
 pub fn print(text: &str) -> Outcome {
-    print_bytes(text.as_bytes())
+    print_with(|out| out.write_all(text.as_bytes()))
 }
 
-/// As [`print`], for what is not text.
-pub fn print_bytes(bytes: &[u8]) -> Outcome {
+/// As [`print`], for what is written piece by piece.
+pub fn print_with(content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Outcome {
     let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    match content(&mut out).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Error::Io { action: "write", path: "standard output".into(), error }.into()),

@@ -9,11 +9,22 @@ use crate::error::Result;
 /// Writes a file: beside it first, then renamed, so that a reader (or a crash, or a full disk)
 /// meets the old file or the new one, never a part. Devices and pipes are written to directly.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    let path = path.as_ref();
-    write_beside(path, bytes).map_err(|e| Error::io("write", path, e))
+    write_with(path, |file| file.write_all(bytes))
 }
 
-fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// The same, of what is too large to be in memory as a whole: `content` writes it.
+pub fn write_with(
+    path: impl AsRef<Path>,
+    content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    write_beside(path, content).map_err(|e| Error::io("write", path, e))
+}
+
+fn write_beside(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     // Through a symbolic link, the file it points at is replaced, not the link.
     let target = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let old = std::fs::metadata(&target).ok();
@@ -21,7 +32,7 @@ fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         return Err(std::io::Error::other("it is a folder"));
     }
     if old.as_ref().is_some_and(|m| !m.is_file()) {
-        return std::fs::OpenOptions::new().write(true).open(&target)?.write_all(bytes);
+        return content(&mut std::fs::OpenOptions::new().write(true).open(&target)?);
     }
     let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
@@ -37,7 +48,7 @@ fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         }
         kind => kind.into(),
     })?;
-    file.write_all(bytes)?;
+    content(&mut file)?;
     // What the disk has no room for is told here at the latest, while the old file is still there.
     file.as_file().sync_all()?;
     if let Some(old) = old {

@@ -140,6 +140,30 @@ fn a_program_file_runs_as_its_source_does() {
     assert_eq!(source, compiled);
 }
 
+/// With its weights in it, a program needs nothing else, and its file tells when it is not whole.
+#[test]
+fn a_program_file_with_weights_runs_alone() {
+    let picture = "--input image=examples/images/digits/7a.png";
+    let folder = scratch(&[]);
+    let weights = "--weights examples/weights/lenet5_mnist.safetensors";
+    let written =
+        nnc_in(folder.path(), &format!("compile examples/lenet.nn {weights} -o {{}}/lenet.nncp")).ok();
+    assert!(written.contains(" KiB with weights; compiled in "), "{written}");
+    let source = nnc(&format!("run examples/lenet.nn {weights} {picture}")).ok();
+    let alone = nnc_in(folder.path(), &format!("run {{}}/lenet.nncp {picture}"));
+    assert!(!alone.stderr.contains("drawn afresh"), "{}", alone.stderr);
+    assert_eq!(alone.ok(), source);
+
+    let refused = nnc_in(folder.path(), &format!("run {{}}/lenet.nncp {weights} {picture}")).failed();
+    assert!(refused.contains("the program has its weights: it takes no others"), "{refused}");
+    let program = std::fs::read(folder.path().join("lenet.nncp")).unwrap();
+    let piped = nnc_with_stdin(&format!("run - {picture}"), &program).ok();
+    assert_eq!(piped, source);
+    std::fs::write(folder.path().join("lenet.nncp"), &program[..program.len() - 5000]).unwrap();
+    let refused = nnc_in(folder.path(), &format!("run {{}}/lenet.nncp {picture}")).failed();
+    assert!(refused.contains("lenet.nncp`: the program is cut off: expected "), "{refused}");
+}
+
 /// A program is made for the CPU that is asked for.
 #[test]
 fn programs_are_made_for_a_named_cpu() {

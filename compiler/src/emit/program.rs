@@ -56,6 +56,7 @@ pub fn emit(
         arena_bytes: plan.arena_bytes,
         code: code.bytes,
         constants: constants(module, plan),
+        weights: None,
     };
     Ok(Emitted { program, clif: code.clif, asm: code.asm })
 }

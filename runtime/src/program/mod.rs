@@ -3,17 +3,20 @@
 //! A program is a list of *launches* of *kernels* over *storages*. Everything has a static size.
 //! There are two phases: **prepare** runs once when the weights are loaded (batch norm folding,
 //! weight packing; everything that depends on parameters and constants alone), **run** once per
-//! call. Nothing here says how a kernel came to be.
+//! call. A program may come with its weights: then it is prepared already. Nothing here says how a kernel came to be.
 //!
 //! [`Program::validate`] is the border between what a file says and what the runtime believes.
 
+mod checksum;
 mod file;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 
 use crate::DType;
+use crate::memory::Frozen;
 
+pub use checksum::checksum;
 pub use file::MAGIC;
 
 /// How a parameter starts when no weights are loaded.
@@ -232,6 +235,9 @@ pub struct Program {
     /// Data of the constants.
     #[serde(skip)]
     pub constants: Vec<u8>,
+    /// The prepared area, of a program that comes with its weights: it has no parameters and no prepare phase.
+    #[serde(skip)]
+    pub weights: Option<Frozen>,
 }
 
 impl Program {
@@ -264,6 +270,9 @@ pub enum ProgramError {
     /// The bytes are not those that were written.
     #[error("the program is damaged: its checksum does not match")]
     Checksum,
+    /// Its bytes cannot be had.
+    #[error("the program cannot be read: {0}")]
+    Read(String),
     /// Something in it contradicts something else in it.
     #[error("the program is not valid: {0}")]
     Invalid(String),

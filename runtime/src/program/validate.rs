@@ -66,6 +66,7 @@ impl Program {
                 return Err(format!("{what} is too large: {bytes} bytes"));
             }
         }
+        self.check_weights()?;
         self.check_storages()?;
         for k in &self.kernels {
             self.check_kernel(k).map_err(|e| format!("kernel `{}`: {e}", k.name))?;
@@ -79,6 +80,24 @@ impl Program {
             phase = l.phase;
         }
         self.check_outputs_written()
+    }
+
+    /// Weights that it comes with are all that it needs.
+    fn check_weights(&self) -> Check {
+        let Some(weights) = &self.weights else { return Ok(()) };
+        if weights.len() != self.prepared_bytes {
+            let (expected, found) = (self.prepared_bytes, weights.len());
+            return Err(format!(
+                "expected the {expected} bytes of the prepared area as weights, found {found}"
+            ));
+        }
+        if let Some(p) = self.parameters.first() {
+            return Err(format!("it has weights and asks for parameter `{}`", p.port.name));
+        }
+        match self.launches.iter().position(|l| l.phase == Phase::Prepare) {
+            Some(i) => Err(format!("it has weights, but launch {i} prepares some")),
+            None => Ok(()),
+        }
     }
 
     fn check_ports(&self) -> Check {

@@ -80,7 +80,7 @@ pub(super) fn run(
     }
     let preparing = Buffer::zeroed(program.preparing_bytes, "preparing weights")?;
     let bases = Bases {
-        constants: executable.constants(),
+        constants: executable.constants().as_ptr(),
         prepared,
         preparing: preparing.as_ptr(),
         // They come step by step.

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use super::prepare::{self, Lender};
 use super::{LaunchTimes, LoadError, RunError, Session, bind};
 use crate::exec::Executable;
-use crate::memory::{Buffer, OutOfMemory};
+use crate::memory::{Buffer, Frozen, OutOfMemory};
 use crate::pool::Pool;
 use crate::program::{Parameter, Port, Program};
 use crate::tensor::{Tensor, TensorView};
@@ -204,10 +204,13 @@ fn prepared(
     executable: &Executable,
     pool: &Pool,
     parameters: &dyn Fn(usize) -> *mut u8,
-) -> Result<Buffer, LoadError> {
+) -> Result<Frozen, LoadError> {
+    if let Some(weights) = &executable.program().weights {
+        return Ok(weights.clone());
+    }
     let prepared = Buffer::zeroed(executable.program().prepared_bytes, "prepared weights")?;
     prepare::run(executable, pool, prepared.as_ptr(), &mut Own(parameters))?;
-    Ok(prepared)
+    Ok(prepared.into())
 }
 
 /// Parameters that stay where they are.

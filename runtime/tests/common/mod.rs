@@ -84,5 +84,6 @@ pub fn sum() -> Program {
         arena_bytes: 64 + N * 4,
         code: ADD.to_vec(),
         constants: 1f32.to_le_bytes().repeat(N),
+        weights: None,
     }
 }
