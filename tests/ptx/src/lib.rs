@@ -74,6 +74,12 @@ impl Module {
         self.kernels.iter().map(|k| k.name.as_str())
     }
 
+    /// Sizes of a kernel's parameters in bytes; `None` if there is no such kernel.
+    pub fn parameter_sizes(&self, kernel: &str) -> Option<Vec<usize>> {
+        let found = self.kernels.iter().find(|k| k.name == kernel)?;
+        Some(found.params.iter().map(|p| p.bytes as usize).collect())
+    }
+
     /// Sets how many instructions a warp may execute: more are a fault, so no kernel hangs.
     pub fn set_step_limit(&mut self, limit: u64) {
         self.step_limit = limit;

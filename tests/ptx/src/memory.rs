@@ -153,6 +153,52 @@ impl Memory {
         Ok(())
     }
 
+    /// Writes bytes from an address in a buffer on.
+    ///
+    /// # Errors
+    /// If they do not lie in one buffer.
+    pub fn write_at(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        let (storage, start) = self.range(address, bytes.len())?;
+        storage.data[start..start + bytes.len()].copy_from_slice(bytes);
+        (start..start + bytes.len()).for_each(|i| storage.written.add(i, 1));
+        Ok(())
+    }
+
+    /// The bytes from an address in a buffer on.
+    ///
+    /// # Errors
+    /// If they do not lie in one buffer, or not all of them were written.
+    pub fn read_at(&mut self, address: u64, bytes: usize) -> Result<Vec<u8>, Error> {
+        let (storage, start) = self.range(address, bytes)?;
+        if let Some(at) = (start..start + bytes).find(|&i| !storage.written.has(i, 1)) {
+            let message = format!("byte {at} was never written");
+            return Err(Error::Memory { buffer: storage.name.clone(), message });
+        }
+        Ok(storage.data[start..start + bytes].to_vec())
+    }
+
+    /// Gives a buffer back: from now on its addresses are in none.
+    pub fn free(&mut self, buffer: Buffer) {
+        if let Some(storage) = self.buffers.get_mut(buffer.0 as usize) {
+            let name = format!("{} (freed)", storage.name);
+            let (data, written, shadow) = (vec![], Written::none(0), Shadow::default());
+            *storage = Storage { name, data, written, shadow, write_launch: 0, read_only_launch: 0 };
+        }
+    }
+
+    fn range(&mut self, address: u64, bytes: usize) -> Result<(&mut Storage, usize), Error> {
+        let (index, offset) = ((address >> WINDOW).wrapping_sub(1), address & ((1 << WINDOW) - 1));
+        let found = usize::try_from(index).ok().and_then(|i| self.buffers.get_mut(i));
+        let wild = || Error::Memory { buffer: format!("{address:#x}"), message: "no such address".into() };
+        let storage = found.ok_or_else(wild)?;
+        let (start, size) = (offset as usize, storage.data.len());
+        if start > size || bytes > size - start {
+            let message = format!("has {size} bytes, not {bytes} from byte {start} on");
+            return Err(Error::Memory { buffer: storage.name.clone(), message });
+        }
+        Ok((storage, start))
+    }
+
     /// All values of a buffer.
     ///
     /// # Errors

@@ -206,3 +206,19 @@ fn the_cost_of_accesses_is_counted() {
     let text = text.replace("tile+252", "tile+8064").replace("shl.b32 %t, %t, 2", "shl.b32 %t, %t, 7");
     assert_eq!(reversed(&text, 2, 64).0.unwrap().bank_conflicts, 8 * 31);
 }
+
+#[test]
+fn bytes_by_address() {
+    let mut memory = Memory::new();
+    let (x, y) = (memory.allocate("x", 8), memory.allocate("y", 8));
+    memory.write_at(x.address() + 2, &[1, 2, 3]).unwrap();
+    assert_eq!(memory.read_at(x.address() + 3, 2).unwrap(), [2, 3]);
+    assert!(memory.read_at(x.address() + 3, 3).is_err(), "the last was never written");
+    assert!(memory.write_at(x.address() + 6, &[0; 3]).is_err());
+    assert!(memory.write_at(y.address() - 1, &[0]).is_err());
+    assert!(memory.read_at(0, 1).is_err());
+    memory.free(x);
+    assert!(memory.write_at(x.address(), &[0]).is_err());
+    memory.write_at(y.address(), &[7; 8]).unwrap();
+    assert_eq!(memory.download::<u8>(y).unwrap(), [7; 8], "others stay");
+}

@@ -1,0 +1,184 @@
+//! Everything that there is: one world a process.
+
+use std::alloc::Layout;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nnc_ptx_interpreter::{Buffer, Memory, Module};
+
+use crate::codes::{self, Code};
+use crate::config::Config;
+use crate::work::{Event, Op, Stream};
+
+/// The number behind a handle.
+pub type Handle = usize;
+
+/// A translation of PTX.
+#[derive(Default)]
+pub struct Link {
+    pub ptx: Option<String>,
+    /// What comes of it; it must stay where it is until the translation is destroyed.
+    pub code: Vec<u8>,
+    /// The caller's buffer for messages: address and size.
+    pub log: (usize, usize),
+}
+
+/// See the module's head.
+pub struct World {
+    pub config: Config,
+    pub memory: Memory,
+    /// Allocations by address: buffer and size.
+    allocations: HashMap<u64, (Buffer, usize)>,
+    pub used: usize,
+    /// Page-locked memory by address.
+    pinned: BTreeMap<usize, Layout>,
+    pub streams: HashMap<Handle, Stream>,
+    pub events: HashMap<Handle, Event>,
+    pub modules: HashMap<Handle, Arc<Module>>,
+    /// Functions: module and name.
+    pub functions: HashMap<Handle, (Handle, String)>,
+    /// Graphs, and their instances.
+    pub graphs: HashMap<Handle, Vec<Op>>,
+    pub links: HashMap<Handle, Link>,
+    /// How often the context was retained.
+    pub retained: i32,
+    pub started: bool,
+    /// What every call says since a kernel failed.
+    pub broken: Option<Code>,
+    handles: usize,
+}
+
+/// Magic of the double's "machine code", which is PTX with its length before it.
+pub const MAGIC: &[u8; 8] = b"\x7fDOUBLE1";
+
+static WORLD: Mutex<Option<World>> = Mutex::new(None);
+
+/// Logs a call and does it.
+pub fn enter(call: &str, act: impl FnOnce(&mut World) -> Result<(), Code>) -> Code {
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = world.get_or_insert_with(World::new);
+    world.log(call);
+    match world.broken {
+        Some(code) => code,
+        None => act(world).err().unwrap_or(codes::SUCCESS),
+    }
+}
+
+/// The same for what gives things back, which goes on when a kernel has failed.
+pub fn leave(call: &str, act: impl FnOnce(&mut World)) -> Code {
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = world.get_or_insert_with(World::new);
+    world.log(call);
+    act(world);
+    world.broken.unwrap_or(codes::SUCCESS)
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            config: Config::from_environment(),
+            memory: Memory::new(),
+            allocations: HashMap::new(),
+            used: 0,
+            pinned: BTreeMap::new(),
+            streams: HashMap::new(),
+            events: HashMap::new(),
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            graphs: HashMap::new(),
+            links: HashMap::new(),
+            retained: 0,
+            started: false,
+            broken: None,
+            handles: 0,
+        }
+    }
+
+    fn log(&self, call: &str) {
+        let Some(path) = &self.config.log else { return };
+        let file = std::fs::File::options().append(true).create(true).open(path);
+        // A log that cannot be written shows in the test that reads it.
+        let _ = file.and_then(|mut f| f.write_all(format!("{call}\n").as_bytes()));
+    }
+
+    /// A fresh handle; never 0.
+    pub fn handle(&mut self) -> Handle {
+        self.handles += 1;
+        self.handles
+    }
+
+    pub fn allocate(&mut self, bytes: usize) -> Result<u64, Code> {
+        if bytes == 0 {
+            return Err(codes::ERROR_INVALID_VALUE);
+        }
+        if self.retained == 0 {
+            return Err(codes::ERROR_INVALID_CONTEXT);
+        }
+        if self.used + bytes > self.config.memory {
+            return Err(codes::ERROR_OUT_OF_MEMORY);
+        }
+        self.used += bytes;
+        let buffer = self.memory.allocate(&format!("allocation of {bytes} bytes"), bytes);
+        self.allocations.insert(buffer.address(), (buffer, bytes));
+        Ok(buffer.address())
+    }
+
+    pub fn free(&mut self, address: u64) -> Result<(), Code> {
+        let (buffer, bytes) = self.allocations.remove(&address).ok_or(codes::ERROR_INVALID_VALUE)?;
+        self.used -= bytes;
+        self.memory.free(buffer);
+        Ok(())
+    }
+
+    /// Allocations and page-locked memory that were not given back.
+    pub fn left_over(&self) -> usize {
+        self.allocations.len() + self.pinned.len()
+    }
+
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Code> {
+        self.memory.write_at(address, bytes).map_err(refused)
+    }
+
+    pub fn read(&mut self, address: u64, bytes: usize) -> Result<Vec<u8>, Code> {
+        self.memory.read_at(address, bytes).map_err(refused)
+    }
+
+    pub fn pin(&mut self, bytes: usize) -> Result<*mut u8, Code> {
+        let layout = Layout::from_size_align(bytes, 4096).map_err(|_| codes::ERROR_OUT_OF_MEMORY)?;
+        if bytes == 0 {
+            return Err(codes::ERROR_INVALID_VALUE);
+        }
+        // SAFETY: the size is not 0.
+        let start = unsafe { std::alloc::alloc(layout) };
+        if start.is_null() {
+            return Err(codes::ERROR_OUT_OF_MEMORY);
+        }
+        self.pinned.insert(start as usize, layout);
+        Ok(start)
+    }
+
+    pub fn unpin(&mut self, address: usize) -> Result<(), Code> {
+        let layout = self.pinned.remove(&address).ok_or(codes::ERROR_INVALID_VALUE)?;
+        // SAFETY: `pin` allocated it with this layout, and it is removed from the list.
+        unsafe { std::alloc::dealloc(address as *mut u8, layout) };
+        Ok(())
+    }
+
+    /// The range must lie in page-locked memory.
+    pub fn check_pinned(&self, address: usize, bytes: usize) -> Result<(), Code> {
+        let found = self.pinned.range(..=address).next_back();
+        match found {
+            Some((start, layout)) if address + bytes <= start + layout.size() => Ok(()),
+            _ => {
+                eprintln!("cuda driver double: a copy beside the host uses memory that is not page-locked");
+                Err(codes::ERROR_INVALID_VALUE)
+            }
+        }
+    }
+}
+
+fn refused(error: nnc_ptx_interpreter::Error) -> Code {
+    eprintln!("cuda driver double: {error}");
+    codes::ERROR_INVALID_VALUE
+}
