@@ -2,7 +2,9 @@
 //!
 //! A back end is a [`Backend`]: it turns a graph with known sizes and its parameters into a
 //! [`Loaded`], which runs. Nothing above this file knows how. A further device is a further
-//! variant of [`Device`], a further implementation here, and a line in [`backend`].
+//! variant of [`Device`], a further implementation here, and a line in [`backend`]. The GPU's is in [`cuda`].
+
+pub mod cuda;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,18 +30,26 @@ pub enum Device {
     /// Machine code on this computer's cores.
     #[default]
     Cpu,
+    /// PTX on an NVIDIA GPU: the first that can be used.
+    Cuda,
     /// The graph interpreter: plain loops, slow, obviously right.
     Reference,
 }
 
 impl Device {
     /// All devices.
-    pub const ALL: [Device; 2] = [Device::Cpu, Device::Reference];
+    pub const ALL: [Device; 3] = [Device::Cpu, Device::Cuda, Device::Reference];
 
-    /// `cpu`, `reference`.
+    /// A GPU if one can be used, else the CPU.
+    pub fn auto() -> Device {
+        if cuda::is_usable() { Device::Cuda } else { Device::Cpu }
+    }
+
+    /// `cpu`, `cuda`, `reference`.
     pub fn name(self) -> &'static str {
         match self {
             Device::Cpu => "cpu",
+            Device::Cuda => "cuda",
             Device::Reference => "reference",
         }
     }
@@ -58,7 +68,7 @@ impl FromStr for Device {
         Device::ALL
             .into_iter()
             .find(|d| d.name() == s)
-            .ok_or_else(|| format!("expected a device (cpu or reference), found `{s}`"))
+            .ok_or_else(|| format!("expected a device (cpu, cuda or reference), found `{s}`"))
     }
 }
 
@@ -105,14 +115,18 @@ pub trait Loaded: Send + Sync {
 }
 
 /// The back end that the options choose.
-pub fn backend(options: &Options) -> Arc<dyn Backend> {
-    match options.chosen_device() {
+///
+/// # Errors
+/// There is no GPU where one is asked for.
+pub fn backend(options: &Options) -> Result<Arc<dyn Backend>> {
+    Ok(match options.chosen_device() {
         Device::Cpu => {
             let pool = Arc::new(Pool::new(options.thread_count()));
             Arc::new(Cpu { target: options.chosen_target(), how: options.lowering(), pool })
         }
+        Device::Cuda => Arc::new(cuda::Cuda::open()?),
         Device::Reference => Arc::new(Reference),
-    }
+    })
 }
 
 /// Compiled code on a thread pool.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nnc_dsl::{Diagnostic, SourceMap};
+use nnc_runtime::cuda::CudaError;
 use nnc_runtime::{LoadError, RunError};
 
 /// Why something could not be done. `Display` is one or more lines without colour.
@@ -134,10 +135,17 @@ impl From<LoadError> for Error {
     }
 }
 
+impl From<CudaError> for Error {
+    fn from(e: CudaError) -> Error {
+        Error::Program(e.to_string())
+    }
+}
+
 impl From<RunError> for Error {
     fn from(e: RunError) -> Error {
         match e {
             RunError::Memory(e) => Error::Program(e.to_string()),
+            RunError::Cuda(e) => Error::Program(e.to_string()),
             e => Error::Input(e.to_string()),
         }
     }

@@ -141,7 +141,7 @@ impl Network {
         pipeline::optimize(&self.graph, &self.options.machine())
     }
 
-    /// Compiles it for the CPU that the options choose; every size must be known.
+    /// Compiles it for the CPU (or GPU) that the options choose; every size must be known.
     ///
     /// ```
     /// let source = nnc::Source::from_text("double.nn", "net double {\n input x: f32[N]\n output y = 2 * x\n}\n")?;
@@ -153,13 +153,14 @@ impl Network {
     /// ```
     pub fn compile(&self) -> Result<Compiled> {
         self.require_sizes()?;
-        let program = device::compile(
-            &self.graph,
-            &self.options.chosen_target(),
-            &self.options.lowering(),
-            &self.sources,
-            &self.training_only_names(),
-        )?;
+        let (training_only, sources) = (self.training_only_names(), &self.sources);
+        let program = match self.options.chosen_gpu() {
+            Some(gpu) => device::cuda::compile(&self.graph, gpu, sources, &training_only)?,
+            None => {
+                let (target, how) = (self.options.chosen_target(), self.options.lowering());
+                device::compile(&self.graph, &target, &how, sources, &training_only)?
+            }
+        };
         Ok(Compiled { program, options: self.options.clone() })
     }
 
@@ -320,16 +321,15 @@ impl Compiled {
 
     /// A model with these weights, of a program that does not have its own.
     pub fn load(&self, weights: &Weights) -> Result<Model> {
-        let session = self.session(weights)?;
+        let loaded: Arc<dyn Loaded> = match self.options.chosen_device() {
+            Device::Cuda => Arc::new(device::cuda::load_program(self.program.clone(), weights)?),
+            _ => Arc::new(self.session(weights)?),
+        };
         let specs = |ports: &[Port]| -> Vec<TensorSpec> {
             let spec = |p: &Port| TensorSpec { name: p.name.clone(), ty: TensorType::new(p.dtype, &p.shape) };
             ports.iter().map(spec).collect()
         };
-        Ok(Model::new(
-            specs(&self.program.inputs),
-            specs(&self.program.outputs),
-            Kind::Fixed(Arc::new(session)),
-        ))
+        Ok(Model::new(specs(&self.program.inputs), specs(&self.program.outputs), Kind::Fixed(loaded)))
     }
 
     fn session(&self, weights: &Weights) -> Result<Session> {
@@ -337,8 +337,10 @@ impl Compiled {
             return Err(Error::Weights("the program has its weights: it takes no others".into()));
         }
         if self.options.chosen_device() != Device::Cpu {
-            let message =
-                format!("a compiled program runs on the cpu, not on {}", self.options.chosen_device());
+            let message = format!(
+                "a compiled program runs where it is made for, not on {}",
+                self.options.chosen_device()
+            );
             return Err(Error::Options(message));
         }
         let pool = Arc::new(Pool::new(self.options.thread_count()));
@@ -430,7 +432,7 @@ impl Model {
     }
 
     fn of_network(network: &Network, weights: &Weights) -> Result<Model> {
-        let backend = device::backend(network.options());
+        let backend = device::backend(network.options())?;
         let kind = if network.symbols().is_empty() {
             Kind::Fixed(network.place(weights, &*backend)?)
         } else {

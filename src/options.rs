@@ -94,8 +94,8 @@ impl Options {
         self
     }
 
-    /// The GPU that stages are shown for, instead of the CPU: its graph, kernels, plan, PTX. (Nothing runs
-    /// on it yet.)
+    /// The GPU that programs are compiled and stages shown for, instead of the CPU: its graph, kernels, plan,
+    /// PTX. (On [`Device::Cuda`] the target is that of the GPU that is there.)
     ///
     /// ```
     /// let options = nnc::Options::new().gpu("sm_90".parse()?);
@@ -175,7 +175,7 @@ impl Options {
         self.target.clone().unwrap_or_else(CpuTarget::host)
     }
 
-    /// The GPU that stages are shown for, if one was chosen.
+    /// The GPU that programs are compiled and stages shown for, if one was chosen.
     pub fn chosen_gpu(&self) -> Option<GpuTarget> {
         self.gpu
     }

@@ -16,6 +16,7 @@ use nnc_compiler::pass::{self, Report};
 use nnc_compiler::plan::{self, Plan};
 use nnc_compiler::target::{CpuTarget, GpuTarget};
 use nnc_dsl::SourceMap;
+use nnc_runtime::Program;
 
 use crate::error::{Result, SourceError};
 use crate::source::read_text;
@@ -71,6 +72,11 @@ pub fn emit(module: &Module, plan: &Plan, target: &CpuTarget, text: bool) -> Res
 /// Writes kernels as PTX. What can fail is the size of the net.
 pub fn emit_ptx(module: &Module, target: GpuTarget) -> Result<Ptx> {
     cuda::emit(module, target).map_err(|e| Error::Options(e.to_string()))
+}
+
+/// Writes kernels as PTX and makes a program of them. What can fail is the size of the net.
+pub fn emit_gpu(module: &Module, plan: &Plan, target: GpuTarget) -> Result<Program> {
+    emit::emit_gpu(module, plan, target).map_err(|e| Error::Options(e.to_string()))
 }
 
 /// From an optimised graph's kernels to their plan.

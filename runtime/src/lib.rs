@@ -3,8 +3,9 @@
 //!
 //! The road: [`Program::read`] → [`Executable::load`] → [`Session::new`] with [`Parameters`] and a
 //! [`Pool`] of threads → [`Session::run`]. A program that changes its parameters (a training step)
-//! runs as [`Trainable::step`] instead.
+//! runs as [`Trainable::step`] instead. On a GPU: [`cuda`].
 
+pub mod cuda;
 pub mod dtype;
 pub mod exec;
 pub mod init;

@@ -13,6 +13,7 @@ mod trainable;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cuda::CudaError;
 use crate::exec::{Entry, Executable, ExecutableError};
 use crate::memory::{Buffer, Frozen, OutOfMemory, scratch_stride};
 use crate::parameters::Parameters;
@@ -51,6 +52,9 @@ pub enum LoadError {
     /// Runs of the program change this parameter, so it cannot be shared by runs.
     #[error("the program changes parameter `{0}`: it is a training step")]
     Changes(String),
+    /// The GPU, or its driver.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
 }
 
 /// Why a run cannot start.
@@ -81,6 +85,9 @@ pub enum RunError {
         /// The type that was given.
         found: String,
     },
+    /// The GPU, or its driver.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
 }
 
 /// A program with its parameters. See the module's head.
@@ -229,14 +236,7 @@ impl Session {
 
     /// Tensors for the outputs.
     pub fn new_outputs(&self) -> Result<Vec<Tensor>, RunError> {
-        let zeros = |p: &Port| {
-            let refused = || OutOfMemory {
-                bytes: Program::port_bytes(p).unwrap_or(usize::MAX),
-                purpose: format!("output `{}`", p.name),
-            };
-            Tensor::try_zeros(p.dtype, &p.shape).ok_or_else(refused)
-        };
-        Ok(self.program().outputs.iter().map(zeros).collect::<Result<_, _>>()?)
+        new_outputs(self.program())
     }
 
     /// Binds inputs and outputs to a context and calls `launch` for every step, in order.
@@ -283,6 +283,18 @@ impl Session {
         };
         Context::new(self.program(), Phase::Run, &self.patches, &bases, self.pool.threads())
     }
+}
+
+/// Tensors for the outputs of a program.
+pub(crate) fn new_outputs(program: &Program) -> Result<Vec<Tensor>, RunError> {
+    let zeros = |p: &Port| {
+        let refused = || OutOfMemory {
+            bytes: Program::port_bytes(p).unwrap_or(usize::MAX),
+            purpose: format!("output `{}`", p.name),
+        };
+        Tensor::try_zeros(p.dtype, &p.shape).ok_or_else(refused)
+    };
+    Ok(program.outputs.iter().map(zeros).collect::<Result<_, _>>()?)
 }
 
 impl Context {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::sum;
-use nnc_runtime::program::{Access, Class, Initializer, Phase, checksum};
+use nnc_runtime::program::{Access, Class, GPU_ARCHITECTURE, Grid, Initializer, Phase, checksum};
 use nnc_runtime::{Program, ProgramError};
 use proptest::prelude::*;
 
@@ -202,4 +202,50 @@ proptest! {
         bytes.extend(noise);
         prop_assert!(Program::read(&bytes).is_err());
     }
+}
+
+/// The program for a GPU.
+fn for_gpu() -> Program {
+    let mut p = sum();
+    (p.architecture, p.features) = (GPU_ARCHITECTURE.into(), vec!["sm_80".into()]);
+    p.code = b".version 7.0\n.target sm_80\n".to_vec();
+    p.kernels[0].grid = Some(Grid { entry: "k0_add".into(), blocks: 16, threads: 256, shared_bytes: 0 });
+    p
+}
+
+#[test]
+fn programs_for_gpus_have_text_and_grids() {
+    let p = for_gpu();
+    assert_eq!(Program::read(&file(&p)), Ok(p.clone()));
+    assert_eq!((p.ptx(), sum().ptx()), (Some(".version 7.0\n.target sm_80\n"), None));
+    let refused = |change: fn(&mut Grid)| {
+        let mut p = for_gpu();
+        change(p.kernels[0].grid.as_mut().unwrap());
+        p.validate().unwrap_err().to_string().replace("the program is not valid: kernel `add`: ", "")
+    };
+    assert_eq!(refused(|g| g.entry = "k 0".into()), "`k 0` is no name of an entry");
+    let launch = |blocks, threads, shared: u32| {
+        format!(
+            "{blocks} blocks of {threads} threads with {shared} bytes of shared memory cannot be launched"
+        )
+    };
+    assert_eq!(refused(|g| g.threads = 1025), launch(16, 1025, 0));
+    assert_eq!(refused(|g| g.threads = 0), launch(16, 0, 0));
+    assert_eq!(refused(|g| g.blocks = 1 << 31), launch(1u32 << 31, 256, 0));
+    assert_eq!(refused(|g| g.shared_bytes = 1 << 20), launch(16, 256, 1 << 20));
+    assert_eq!(
+        refusal(|p| p.kernels[0].grid = for_gpu().kernels[0].grid.clone()),
+        "kernel `add`: it has a grid, but is no GPU's"
+    );
+    assert_eq!(
+        refusal(|p| *p = Program { kernels: sum().kernels, ..for_gpu() }),
+        "kernel `add`: it is a GPU's, but has no grid"
+    );
+    assert_eq!(refusal(|p| *p = Program { code: vec![0xff], ..for_gpu() }), "its code is not text");
+}
+
+#[test]
+fn programs_for_gpus_are_refused_by_the_cpu() {
+    let e = nnc_runtime::Executable::load(for_gpu()).unwrap_err().to_string();
+    assert_eq!(e, format!("the program is made for nvptx64, this machine is {}", std::env::consts::ARCH));
 }

@@ -131,9 +131,9 @@ impl StepArgs {
 pub struct RunArgs {
     #[command(flatten)]
     compile: CompileArgs,
-    /// Where it runs: `cpu` is compiled machine code, `reference` a slow interpreter that is easy
-    /// to check, `auto` the fastest there is
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = ["auto", "cpu", "reference"])]
+    /// Where it runs: `cpu` is compiled machine code, `cuda` an NVIDIA GPU, `auto` that if there is
+    /// one and the CPU if not, `reference` a slow interpreter that is easy to check
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = ["auto", "cpu", "cuda", "reference"])]
     device: String,
 }
 
@@ -141,7 +141,7 @@ impl RunArgs {
     /// Adds what these arguments ask for.
     pub fn options(&self, options: Options) -> Options {
         // clap lets `auto` and the devices' names through.
-        let device = self.device.parse().unwrap_or(Device::Cpu);
+        let device = self.device.parse().unwrap_or_else(|_| Device::auto());
         self.compile.options(options).device(device)
     }
 }

@@ -111,13 +111,16 @@ pub fn run(args: &Args) -> Outcome {
         let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
         return terminal::print(&format!("{text}\n"));
     }
+    let place = match options.chosen_device() {
+        Device::Cpu => format!("{threads} thread{}", if threads == 1 { "" } else { "s" }),
+        device => device.to_string(),
+    };
     let speed = match macs {
         0 => String::new(),
         macs => format!(", {:.1} GFLOP/s", 2.0 * *macs as f64 / median.as_secs_f64() / 1e9),
     };
     terminal::print(&format!(
-        "{model}, batch {batch}, {threads} thread{}: median {median_ms:.3} ms, minimum {min_ms:.3} ms of {runs} {}{speed}\n",
-        if threads == 1 { "" } else { "s" },
+        "{model}, batch {batch}, {place}: median {median_ms:.3} ms, minimum {min_ms:.3} ms of {runs} {}{speed}\n",
         if args.train { "training steps" } else { "runs" },
     ))?;
     let sizes = [("planned memory", planned), ("resident growth", resident_growth)];

@@ -31,11 +31,12 @@ Examples:
   nnc compile lenet.nn --emit-after fold_batch_norm
   nnc compile lenet.nn --emit asm -o lenet.s  machine code, disassembled
   nnc compile lenet.nn --emit ptx --target-gpu sm_90 -o lenet.ptx
+  nnc compile lenet.nn --target-gpu sm_90     writes lenet.nncp, for `nnc run --device cuda`
 
 The stations, in order: ast, graph, fused, kernels, plan, clif, asm; and ptx.
 clif is what Cranelift gets for vectors of 128 bits; asm is the code for the CPU.
-ptx is the code for a GPU, to read and to assemble; nothing runs it yet. With --target-gpu,
-fused, kernels and plan are those for the GPU.
+ptx is the code for a GPU. With --target-gpu, fused, kernels and plan are those for the GPU, and
+the program is one that `nnc run --device cuda` loads.
 Without --weights the file holds code and layout only, and weights are given when it runs. With
 them it holds the weights as this CPU's kernels read them, and is mapped into memory: replace such
 a file (compile does), but do not write into it while something runs it.")]
@@ -59,8 +60,9 @@ pub struct Args {
     /// measured beside the program (NAME.tune.json, for --tuned)
     #[arg(long, conflicts_with_all = ["emit", "emit_after", "tuned"])]
     tune: bool,
-    /// Show the stations for a GPU: `sm_80` (Ampere) or `sm_90` (Hopper); ptx is for sm_80 if not said
-    #[arg(long, value_name = "GPU", requires = "stations")]
+    /// Compile, or show the stations, for a GPU: `sm_80` (Ampere) or `sm_90` (Hopper); ptx is for sm_80
+    /// if not said
+    #[arg(long, value_name = "GPU", conflicts_with_all = ["tune", "tuned", "weights"])]
     target_gpu: Option<GpuTarget>,
     #[command(flatten)]
     net: NetArgs,

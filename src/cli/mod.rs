@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod check;
 mod compile;
+mod devices;
 mod eval;
 mod explain;
 mod fmt;
@@ -63,6 +64,7 @@ enum Command {
     Eval(eval::Args),
     Bench(bench::Args),
     Train(train::Args),
+    Devices(devices::Args),
 }
 
 /// The exit code of a run that was stopped by Ctrl-C: 128 and the signal's number, as shells have it.
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Devices(args) => devices::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,6 @@
-//! Where a training step runs: one narrow interface, one implementation a device.
+//! Where a training step runs: one narrow interface, one implementation a device. The GPU's is in [`cuda`].
+
+mod cuda;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use nnc_compiler::graph::interpret::{self, Precision};
 use nnc_compiler::graph::{Graph, Op};
 use nnc_compiler::training::StepGraph;
 use nnc_dsl::SourceMap;
+use nnc_runtime::cuda::{CudaExecutable, CudaSession, Gpu, Staged};
 use nnc_runtime::{Executable, Pool, Session, Trainable};
 
 use super::memory::{self, Planned, StepMemory};
@@ -18,6 +21,23 @@ use crate::{Error, Options, Tensor, TensorView, pipeline};
 pub(super) trait Engine: Send {
     /// Takes a step; inputs and outputs are in the graph's order.
     fn step(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>>;
+
+    /// Starts a step: what has been [staged](Engine::stage) for it is not copied again. `None` if it is under
+    /// way, to be [finished](Engine::finish); the outputs, where the device takes steps at once.
+    fn begin(&mut self, inputs: &[TensorView<'_>], _staged: Option<Staged>) -> Result<Option<Vec<Tensor>>> {
+        self.step(inputs).map(Some)
+    }
+
+    /// While a step is under way, copies those of the next one's inputs that are known to the device; to be
+    /// given to [`begin`](Engine::begin).
+    fn stage(&mut self, _inputs: &[Option<TensorView<'_>>]) -> Result<Option<Staged>> {
+        Ok(None)
+    }
+
+    /// Waits for the step that is under way.
+    fn finish(&mut self) -> Result<Vec<Tensor>> {
+        Err(Error::Internal("no step is under way".into()))
+    }
 
     /// Takes a step and tells how long every launch took, where the device has launches.
     fn step_profiled(&mut self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)>;
@@ -35,67 +55,88 @@ pub(super) trait Engine: Send {
 /// Puts training steps and evaluations on the device that the options choose.
 pub(super) struct Bench {
     options: Options,
-    pool: Arc<Pool>,
+    place: Place,
     sources: Arc<SourceMap>,
 }
 
+/// Where code runs.
+enum Place {
+    Cpu(Arc<Pool>),
+    Cuda(Arc<Gpu>),
+    Reference,
+}
+
 impl Bench {
-    pub(super) fn new(options: &Options, sources: Arc<SourceMap>) -> Bench {
-        // The interpreter has no use for threads.
-        let threads = if options.chosen_device() == Device::Cpu { options.thread_count() } else { 1 };
-        let pool = Arc::new(Pool::new(threads));
-        Bench { options: options.clone(), pool, sources }
+    pub(super) fn new(options: &Options, sources: Arc<SourceMap>) -> Result<Bench> {
+        let mut options = options.clone();
+        let place = match options.chosen_device() {
+            Device::Cpu => Place::Cpu(Arc::new(Pool::new(options.thread_count()))),
+            Device::Cuda => {
+                let (gpu, target) = device::cuda::open()?;
+                options = options.gpu(target);
+                Place::Cuda(gpu)
+            }
+            Device::Reference => Place::Reference,
+        };
+        Ok(Bench { options, place, sources })
     }
 
     /// Makes of a training step what the device runs.
     pub(super) fn step(&self, step: &StepGraph, batch: usize) -> Result<Program> {
-        if self.options.chosen_device() == Device::Reference {
+        if let Place::Reference = self.place {
             if self.options.chosen_memory_limit().is_some() {
                 let message = "the reference device plans no memory, so it can keep no limit";
                 return Err(Error::Options(message.into()));
             }
-            return Ok(self.placed(&step.graph, None, None));
+            return Ok(Program { graph: step.graph.clone(), code: Code::Interpreted, memory: None });
         }
         let Planned { module, plan, memory } = memory::plan(step, batch, &self.options, &self.sources)?;
-        let emitted = pipeline::emit(&module, &plan, &self.options.chosen_target(), false)?;
-        Ok(self.placed(&step.graph, Some(load(emitted.program)?), Some(memory)))
+        let program = match self.options.chosen_gpu() {
+            Some(gpu) => pipeline::emit_gpu(&module, &plan, gpu)?,
+            None => pipeline::emit(&module, &plan, &self.options.chosen_target(), false)?.program,
+        };
+        Ok(Program { graph: step.graph.clone(), code: self.load(program)?, memory: Some(memory) })
     }
 
     /// Makes of a graph without updates what the device runs.
     pub(super) fn program(&self, graph: &Graph) -> Result<Program> {
         let (options, sources) = (&self.options, &self.sources);
-        let executable = match options.chosen_device() {
-            Device::Reference => None,
-            Device::Cpu => {
+        let code = match (&self.place, options.chosen_gpu()) {
+            (Place::Reference, _) => Code::Interpreted,
+            (_, Some(gpu)) => self.load(device::cuda::compile(graph, gpu, sources, &[])?)?,
+            (_, None) => {
                 let (target, how) = (options.chosen_target(), options.lowering());
-                Some(load(device::compile(graph, &target, &how, sources, &[])?)?)
+                self.load(device::compile(graph, &target, &how, sources, &[])?)?
             }
         };
-        Ok(self.placed(graph, executable, None))
+        Ok(Program { graph: graph.clone(), code, memory: None })
     }
 
-    fn placed(
-        &self,
-        graph: &Graph,
-        executable: Option<Arc<Executable>>,
-        memory: Option<StepMemory>,
-    ) -> Program {
-        Program { graph: graph.clone(), executable, memory, pool: self.pool.clone() }
+    fn load(&self, program: nnc_runtime::Program) -> Result<Code> {
+        Ok(match &self.place {
+            Place::Cpu(pool) => {
+                let executable = Executable::load(program).map_err(|e| Error::Program(e.to_string()))?;
+                Code::Cpu(executable, pool.clone())
+            }
+            Place::Cuda(gpu) => Code::Cuda(CudaExecutable::load(gpu, program)?),
+            Place::Reference => Code::Interpreted,
+        })
     }
 }
 
-fn load(program: nnc_runtime::Program) -> Result<Arc<Executable>> {
-    Executable::load(program).map_err(|e| Error::Program(e.to_string()))
+/// What a device runs.
+enum Code {
+    Cpu(Arc<Executable>, Arc<Pool>),
+    Cuda(Arc<CudaExecutable>),
+    Interpreted,
 }
 
 /// A graph on a device.
 pub(super) struct Program {
     graph: Graph,
-    /// None on the reference device.
-    executable: Option<Arc<Executable>>,
+    code: Code,
     /// What a training step takes.
     memory: Option<StepMemory>,
-    pool: Arc<Pool>,
 }
 
 impl Program {
@@ -111,18 +152,20 @@ impl Program {
 
     /// A step of a graph with updates, from these parameters on.
     pub(super) fn engine(&self, parameters: BTreeMap<String, Tensor>) -> Result<Box<dyn Engine>> {
-        Ok(match &self.executable {
-            None => Box::new(Reference { graph: self.graph.clone(), feeds: parameters }),
-            Some(e) => Box::new(Trainable::new(e.clone(), parameters, self.pool.clone())?),
+        Ok(match &self.code {
+            Code::Cpu(e, pool) => Box::new(Trainable::new(e.clone(), parameters, pool.clone())?),
+            Code::Cuda(e) => Box::new(cuda::Cuda::new(e.clone(), &parameters)?),
+            Code::Interpreted => Box::new(Reference { graph: self.graph.clone(), feeds: parameters }),
         })
     }
 
     /// A graph without updates, to be run with those of the parameters that it has.
     pub(super) fn with(&self, parameters: &BTreeMap<String, Tensor>) -> Result<Measuring<'_>> {
         let own = parameters_of(&self.graph, parameters);
-        Ok(match &self.executable {
-            Some(e) => Measuring::Cpu(Box::new(Session::new(e.clone(), &own, self.pool.clone())?)),
-            None => Measuring::Reference(&self.graph, own),
+        Ok(match &self.code {
+            Code::Cpu(e, pool) => Measuring::Cpu(Box::new(Session::new(e.clone(), &own, pool.clone())?)),
+            Code::Cuda(e) => Measuring::Cuda(Box::new(CudaSession::new(e.clone(), &own)?)),
+            Code::Interpreted => Measuring::Reference(&self.graph, own),
         })
     }
 }
@@ -147,9 +190,10 @@ impl Engine for Trainable {
     }
 
     fn switch(&mut self, to: &Program) -> Result<()> {
-        let executable =
-            to.executable.clone().ok_or_else(|| Error::Internal("a step without code".into()))?;
-        Ok(Trainable::switch(self, executable)?)
+        match &to.code {
+            Code::Cpu(executable, _) => Ok(Trainable::switch(self, executable.clone())?),
+            _ => Err(Error::Internal("a step without code for the CPU".into())),
+        }
     }
 }
 
@@ -191,6 +235,7 @@ impl Engine for Reference {
 /// A [`Program`] without updates, with parameters.
 pub(super) enum Measuring<'a> {
     Cpu(Box<Session>),
+    Cuda(Box<CudaSession>),
     Reference(&'a Graph, BTreeMap<String, Tensor>),
 }
 
@@ -199,6 +244,7 @@ impl Measuring<'_> {
     pub(super) fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>> {
         match self {
             Measuring::Cpu(session) => Ok(session.run(inputs)?),
+            Measuring::Cuda(session) => Ok(session.run(inputs)?),
             Measuring::Reference(graph, feeds) => {
                 feed(graph, feeds, inputs);
                 let outputs = interpret::run(graph, feeds).map_err(|e| Error::Input(e.to_string()))?;

@@ -12,7 +12,7 @@ use super::checkpoint::Folder;
 use super::curves::{self, Panel, Series};
 use super::evaluation::{Evaluation, Measures};
 use super::log::{self, Log};
-use super::trainer::Trainer;
+use super::trainer::{Prepared, Trainer};
 use crate::Error;
 use crate::data::augment::{Augment, Normalize, Transform};
 use crate::data::batches::{Batches, Rest};
@@ -196,11 +196,14 @@ impl<'a> Run<'a> {
         let (batch, steps) = (self.trainer.settings().batch, self.trainer.steps_an_epoch());
         let (epoch, done) = (self.trainer.steps() / steps, self.trainer.steps() % steps);
         let mut mean = Mean::default();
-        for b in self.batches(training)? {
+        let mut batches = self.batches(training)?;
+        let mut next = batches.next().map(Prepared::new);
+        while let Some(b) = next {
             let rate = self.trainer.learning_rate();
-            let measures = self.trainer.step_on(&b)?;
+            let (measures, following) = self.trainer.step_ahead(&b, &mut || batches.next())?;
+            next = following;
             self.log_step(epoch, rate, &measures)?;
-            mean.add(&measures, b.count);
+            mean.add(&measures, b.batch.count);
             let position =
                 Position { epoch, epochs: self.options.epochs, step: done + mean.steps, steps, batch };
             let flow = watch.step(&position, &mean.value());

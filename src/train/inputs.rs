@@ -97,3 +97,17 @@ fn input_of_batch<'a>(input: &TensorSpec, batch: &'a Batch) -> Result<TensorView
 pub(super) fn inputs_of_batch<'a>(inputs: &[TensorSpec], batch: &'a Batch) -> Result<Vec<TensorView<'a>>> {
     inputs.iter().map(|i| input_of_batch(i, batch)).collect()
 }
+
+/// What a batch gives the inputs of a step, in the graph's order: none for what is not data. `None` if it is a
+/// batch for another step.
+pub(super) fn inputs_ahead<'a>(
+    graph: &Graph,
+    data: &[TensorSpec],
+    batch: &'a Batch,
+) -> Option<Vec<Option<TensorView<'a>>>> {
+    let find = |n: NodeId| match data.iter().find(|i| i.name == graph.node(n).name) {
+        Some(input) => input_of_batch(input, batch).ok().map(Some),
+        None => Some(None),
+    };
+    graph.inputs().into_iter().map(find).collect()
+}

@@ -50,7 +50,7 @@ pub struct StepMemory {
 }
 
 impl StepMemory {
-    /// Plans the training step of a net that has a `train` section, for the CPU that the options choose.
+    /// Plans the training step of a net that has a `train` section, for the CPU (or GPU) that the options choose.
     /// No machine code is made.
     ///
     /// # Errors
@@ -84,10 +84,14 @@ pub(super) fn plan(
     options: &Options,
     sources: &SourceMap,
 ) -> Result<Planned> {
-    let target = options.chosen_target();
-    let (graph, reports) = pipeline::optimize(&step.graph, &target);
-    let around = Around { threads: options.thread_count(), optimizer_state: &step.optimizer_state };
-    let mut module = pipeline::lower(&graph, &target, &options.lowering(), sources)?;
+    let (graph, reports) = pipeline::optimize(&step.graph, &options.machine());
+    // What a GPU's threads need beside the arguments is theirs; the plan has no part in it.
+    let threads = options.chosen_gpu().map_or(options.thread_count(), |_| 1);
+    let around = Around { threads, optimizer_state: &step.optimizer_state };
+    let mut module = match options.chosen_gpu() {
+        Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, sources)?,
+        None => pipeline::lower(&graph, &options.chosen_target(), &options.lowering(), sources)?,
+    };
     let mut plan = pipeline::plan(&module);
     if let Some(limit) = options.chosen_memory_limit() {
         let beside = usage(&module, &plan, around).total() - plan.arena_bytes;

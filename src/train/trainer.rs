@@ -9,13 +9,14 @@ use nnc_compiler::graph::interpret::{self, Precision};
 use nnc_compiler::graph::{Graph, NodeId};
 use nnc_compiler::training::{self, Moment, StepOptions, TrainError};
 use nnc_dsl::SourceMap;
+use nnc_runtime::cuda::Staged;
 use nnc_runtime::program::Port;
 use nnc_runtime::session::check_parameters;
 
 use super::checkpoint::{Checkpoint, Settings};
 use super::engine::{Bench, Engine, Program};
 use super::evaluation::{Evaluation, Measures, Total, measures, scores_output};
-use super::inputs::{in_order, inputs_of_batch, parameters_of, specs_of};
+use super::inputs::{in_order, inputs_ahead, inputs_of_batch, parameters_of, specs_of};
 use super::memory::StepMemory;
 use super::schedule::Schedule;
 use super::step::{Net, Step, section, sizes, wrong};
@@ -123,7 +124,7 @@ impl Trainer {
         };
         let (rest_size, rest) = rest.map_or((0, None), |(n, step)| (n, Some(step)));
         let schedule = Schedule::new(section.optimizer.number("lr"), section.schedule.as_ref())?;
-        let bench = Bench::new(options, sources.clone());
+        let bench = Bench::new(options, sources.clone())?;
         let program = whole.program(&bench)?;
         let parameters = initial_parameters(&parameters_of(program.graph()), how.seed)?;
         let engine = program.engine(parameters)?;
@@ -209,7 +210,8 @@ impl Trainer {
     /// Takes a step on a batch (or on the rest of an epoch), inputs by name. A loss that is not finite
     /// is an error, after which only [`restore`](Trainer::restore) helps.
     pub fn step(&mut self, inputs: &[(&str, TensorView<'_>)]) -> Result<Measures> {
-        self.step_by(inputs, |engine, inputs| Ok((engine.step(inputs)?, ()))).map(|(measures, ())| measures)
+        self.step_by(inputs, |engine, _, inputs| Ok((engine.step(inputs)?, ())))
+            .map(|(measures, ())| measures)
     }
 
     /// Takes a step and tells how long every launch took (nothing on the reference device).
@@ -217,23 +219,23 @@ impl Trainer {
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
     ) -> Result<(Measures, Vec<LaunchTime>)> {
-        self.step_by(inputs, |engine, inputs| engine.step_profiled(inputs))
+        self.step_by(inputs, |engine, _, inputs| engine.step_profiled(inputs))
     }
 
     fn step_by<T>(
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
-        run: impl FnOnce(&mut dyn Engine, &[TensorView<'_>]) -> Result<(Vec<Tensor>, T)>,
+        run: impl FnOnce(&mut dyn Engine, &Step, &[TensorView<'_>]) -> Result<(Vec<Tensor>, T)>,
     ) -> Result<(Measures, T)> {
         if self.diverged {
             return Err(Error::Training("the loss was not finite; restore a checkpoint first".into()));
         }
         self.switch(self.rest.as_ref().is_some_and(|rest| rest.takes(inputs)))?;
-        let step = self.current();
-        let scalars = step.graph.scalars(self.moment());
+        let scalars = self.current().graph.scalars(self.moment());
         let given = self.given(&scalars, inputs)?;
+        let step = self.rest.as_ref().filter(|_| self.at_rest).unwrap_or(&self.whole);
         let ordered = in_order(&step.graph.graph, &given)?;
-        let (outputs, more) = run(&mut *self.engine, &ordered)?;
+        let (outputs, more) = run(&mut *self.engine, step, &ordered)?;
         self.step += 1;
         let measures = measures(&self.whole.graph.metrics, &outputs)?;
         if !measures.loss.is_finite() {
@@ -290,6 +292,31 @@ impl Trainer {
         let given = inputs_of_batch(&specs, batch)?;
         let given: Vec<(&str, TensorView<'_>)> = specs.iter().map(|i| i.name.as_str()).zip(given).collect();
         self.step(&given)
+    }
+
+    /// Takes a step on a batch, and asks for the next one meanwhile, which is copied to the device if that can
+    /// do both at once.
+    pub(super) fn step_ahead(
+        &mut self,
+        batch: &Prepared,
+        next: &mut dyn FnMut() -> Option<Batch>,
+    ) -> Result<(Measures, Option<Prepared>)> {
+        let specs = self.step_for(&batch.batch).inputs.clone();
+        let given = inputs_of_batch(&specs, &batch.batch)?;
+        let given: Vec<(&str, TensorView<'_>)> = specs.iter().map(|i| i.name.as_str()).zip(given).collect();
+        let staged = batch.staged;
+        self.step_by(&given, |engine, step, inputs| {
+            let done = engine.begin(inputs, staged)?;
+            let following = next();
+            let mut staged = None;
+            if let (None, Some(batch)) = (&done, &following)
+                && let Some(known) = inputs_ahead(&step.graph.graph, &step.inputs, batch)
+            {
+                staged = engine.stage(&known)?;
+            }
+            let outputs = done.map_or_else(|| engine.finish(), Ok)?;
+            Ok((outputs, following.map(|batch| Prepared { batch, staged })))
+        })
     }
 
     /// The gradients of the loss on a batch with respect to the trainable parameters, by name, as they are
@@ -518,6 +545,19 @@ impl Trainer {
     fn unknown_input(&self, name: &str) -> Error {
         let names: Vec<String> = self.inputs().iter().map(|i| format!("`{}`", i.name)).collect();
         Error::Input(format!("a training step has no input `{name}`; its inputs: {}", names.join(", ")))
+    }
+}
+
+/// A batch that is the next, and what is on the device of it already.
+pub(super) struct Prepared {
+    pub batch: Batch,
+    staged: Option<Staged>,
+}
+
+impl Prepared {
+    /// Nothing is there yet.
+    pub fn new(batch: Batch) -> Prepared {
+        Prepared { batch, staged: None }
     }
 }
 

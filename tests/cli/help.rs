@@ -2,8 +2,8 @@
 
 use crate::support::nnc;
 
-const SUBCOMMANDS: [&str; 10] =
-    ["check", "fmt", "summary", "graph", "explain", "compile", "run", "eval", "bench", "train"];
+const SUBCOMMANDS: [&str; 11] =
+    ["check", "fmt", "summary", "graph", "explain", "compile", "run", "eval", "bench", "train", "devices"];
 
 #[test]
 fn help_teaches() {

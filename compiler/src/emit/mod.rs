@@ -4,4 +4,4 @@ pub mod cpu;
 pub mod cuda;
 mod program;
 
-pub use program::{Emitted, emit};
+pub use program::{Emitted, emit, emit_gpu};

@@ -1,13 +1,14 @@
 //! From kernels, a plan and code to the program that the runtime loads.
 
-use nnc_runtime::program::{Argument, Kernel, Launch, ParamSpec, Program, Storage};
+use nnc_runtime::program::{Argument, GPU_ARCHITECTURE, Grid, Kernel, Launch, ParamSpec, Program, Storage};
 
-use super::cpu::{Code, EmitError, EmitOptions, compile};
+use super::cpu::{EmitError, EmitOptions, compile};
+use super::cuda::{self, Ptx};
 use crate::kernel::module::{Module, Role};
 use crate::kernel::verify::verify;
 use crate::kernel::{self, Memory};
 use crate::plan::Plan;
-use crate::target::CpuTarget;
+use crate::target::{CpuTarget, GpuTarget};
 
 /// A program, and the text forms that were asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,11 +40,39 @@ pub fn emit(
         })?);
     }
     let code = compile(&verified, target, options)?;
-    let kernels = module.kernels.iter().enumerate().map(|(i, k)| describe(k, &code, i)).collect();
-    let program = Program {
+    let described = |(i, k): (usize, &kernel::Kernel)| Kernel {
+        scratch_bytes: code.scratch_bytes[i],
+        code_offset: code.offsets[i],
+        ..describe(k, i)
+    };
+    let kernels = module.kernels.iter().enumerate().map(described).collect();
+    let (architecture, features) = (target.architecture.clone(), target.features.clone());
+    let program = Program { architecture, features, ..assemble(module, plan, kernels, code.bytes) };
+    Ok(Emitted { program, clif: code.clif, asm: code.asm })
+}
+
+/// Verifies the kernels of a module, writes them as PTX and puts the program together.
+///
+/// # Errors
+/// Those of [`cuda::emit`].
+pub fn emit_gpu(module: &Module, plan: &Plan, target: GpuTarget) -> Result<Program, cuda::EmitError> {
+    let Ptx { text, entries } = cuda::emit(module, target)?;
+    let described = |(i, (k, entry)): (usize, (&kernel::Kernel, cuda::Entry))| {
+        let cuda::Launch { grid, block, shared_bytes, .. } = entry.launch;
+        let grid = Grid { entry: entry.name, blocks: grid, threads: block, shared_bytes };
+        Kernel { grid: Some(grid), ..describe(k, i) }
+    };
+    let kernels = module.kernels.iter().zip(entries).enumerate().map(described).collect();
+    let (architecture, features) = (GPU_ARCHITECTURE.to_string(), vec![target.name().to_string()]);
+    Ok(Program { architecture, features, ..assemble(module, plan, kernels, text.into_bytes()) })
+}
+
+/// A program for no machine yet.
+fn assemble(module: &Module, plan: &Plan, kernels: Vec<Kernel>, code: Vec<u8>) -> Program {
+    Program {
         name: module.name.clone(),
-        architecture: target.architecture.clone(),
-        features: target.features.clone(),
+        architecture: String::new(),
+        features: vec![],
         inputs: module.inputs.clone(),
         outputs: module.outputs.clone(),
         parameters: module.parameters.clone(),
@@ -54,14 +83,14 @@ pub fn emit(
         prepared_bytes: plan.prepared_bytes,
         preparing_bytes: plan.preparing_bytes,
         arena_bytes: plan.arena_bytes,
-        code: code.bytes,
+        code,
         constants: constants(module, plan),
         weights: None,
-    };
-    Ok(Emitted { program, clif: code.clif, asm: code.asm })
+    }
 }
 
-fn describe(k: &kernel::Kernel, code: &Code, i: usize) -> Kernel {
+/// What does not depend on the code.
+fn describe(k: &kernel::Kernel, i: usize) -> Kernel {
     let spec = |b: &kernel::Buffer| match b.memory {
         Memory::Global(access) => Some(ParamSpec { access, extent_bytes: b.extent() * b.dtype.size() }),
         _ => None,
@@ -70,9 +99,10 @@ fn describe(k: &kernel::Kernel, code: &Code, i: usize) -> Kernel {
         name: format!("{}.{i}", k.name),
         params: k.params().filter_map(spec).collect(),
         tasks: k.task_count(),
-        scratch_bytes: code.scratch_bytes[i],
-        code_offset: code.offsets[i],
+        scratch_bytes: 0,
+        code_offset: 0,
         flops: k.flops,
+        grid: None,
     }
 }
 

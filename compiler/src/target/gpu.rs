@@ -40,6 +40,15 @@ impl GpuTarget {
     /// The names of all targets.
     pub const NAMES: [&'static str; 2] = ["sm_80", "sm_90"];
 
+    /// The target whose code is best on GPUs of that compute capability; `None` if they run no code of ours.
+    pub fn for_capability(capability: (u32, u32)) -> Option<GpuTarget> {
+        match capability.0 {
+            0..8 => None,
+            8 => Some(GpuTarget::Sm80),
+            _ => Some(GpuTarget::Sm90),
+        }
+    }
+
     /// The name, as PTX has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -100,6 +109,11 @@ mod tests {
         for name in GpuTarget::NAMES {
             assert_eq!(name.parse::<GpuTarget>().unwrap().to_string(), name);
         }
+        let of = GpuTarget::for_capability;
+        assert_eq!(
+            [of((7, 5)), of((8, 9)), of((12, 0))],
+            [None, Some(GpuTarget::Sm80), Some(GpuTarget::Sm90)]
+        );
         let error = "sm_61".parse::<GpuTarget>().unwrap_err().to_string();
         assert_eq!(error, "there is no target GPU `sm_61`, expected one of sm_80, sm_90");
     }

@@ -155,7 +155,8 @@ pub struct ParamSpec {
 
 /// One compiled kernel.
 ///
-/// Its code is position-independent, calls nothing, and has the C signature
+/// On a GPU it is an entry of the program's PTX, see [`Grid`], and its scratch memory is its own affair. On
+/// a CPU its code is position-independent, calls nothing, and has the C signature
 /// `extern "C" fn(args: *const *mut u8, first: u64, end: u64, scratch: *mut u8)`: it computes the
 /// tasks `first..end`, in any split over threads, each with `scratch_bytes` of memory of its own,
 /// aligned to 64 bytes.
@@ -173,7 +174,27 @@ pub struct Kernel {
     pub code_offset: usize,
     /// Floating-point operations a launch, for reports.
     pub flops: u64,
+    /// How it is launched, if it is a GPU's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grid: Option<Grid>,
 }
+
+/// How a kernel of a GPU is launched: a grid of blocks of threads, each along x alone. Its arguments are
+/// the addresses of its parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Its entry in the PTX.
+    pub entry: String,
+    /// Blocks of the grid.
+    pub blocks: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_bytes: u32,
+}
+
+/// The architecture of programs for NVIDIA's GPUs. Their only feature is what the PTX is made for, e.g. `sm_80`.
+pub const GPU_ARCHITECTURE: &str = "nvptx64";
 
 /// When a launch runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -229,7 +250,7 @@ pub struct Program {
     pub preparing_bytes: usize,
     /// Size of the arena in bytes.
     pub arena_bytes: usize,
-    /// Machine code of all kernels.
+    /// Machine code of all kernels; for a GPU, the text of a PTX module.
     #[serde(skip)]
     pub code: Vec<u8>,
     /// Data of the constants.
@@ -241,6 +262,16 @@ pub struct Program {
 }
 
 impl Program {
+    /// True if it is made for a GPU.
+    pub fn is_for_gpu(&self) -> bool {
+        self.architecture == GPU_ARCHITECTURE
+    }
+
+    /// The PTX of a program for a GPU.
+    pub fn ptx(&self) -> Option<&str> {
+        if self.is_for_gpu() { std::str::from_utf8(&self.code).ok() } else { None }
+    }
+
     /// The parameters that runs change, as indices into [`Program::parameters`].
     pub fn state(&self) -> impl Iterator<Item = usize> + '_ {
         self.storages.iter().filter_map(|s| match s.class {

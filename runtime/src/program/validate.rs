@@ -6,11 +6,15 @@
 
 use std::collections::HashSet;
 
-use super::{Access, Argument, Class, Initializer, Kernel, Launch, Phase, Port, Program, ProgramError};
+use super::{Access, Argument, Class, Grid, Initializer, Kernel, Launch, Phase, Port, Program, ProgramError};
 use crate::memory::MAX_BYTES;
 
 /// A kernel's arguments are compared with each other, so a file may not have a million of them.
 const MAX_ARGUMENTS: usize = 4096;
+
+/// What blocks of a GPU have at most.
+const MAX_BLOCK_THREADS: u32 = 1024;
+const MAX_SHARED_BYTES: u32 = 227 << 10;
 
 type Check = Result<(), String>;
 
@@ -55,6 +59,9 @@ impl Program {
     }
 
     fn check(&self) -> Check {
+        if self.is_for_gpu() && self.ptx().is_none() {
+            return Err("its code is not text".into());
+        }
         self.check_ports()?;
         let areas = [
             ("the prepared area", self.prepared_bytes),
@@ -165,7 +172,12 @@ impl Program {
         if k.scratch_bytes > MAX_BYTES {
             return Err(format!("it needs {} bytes of scratch memory", k.scratch_bytes));
         }
-        Ok(())
+        match &k.grid {
+            Some(grid) if self.is_for_gpu() => check_grid(grid),
+            None if !self.is_for_gpu() => Ok(()),
+            Some(_) => Err("it has a grid, but is no GPU's".into()),
+            None => Err("it is a GPU's, but has no grid".into()),
+        }
     }
 
     fn check_launch(&self, l: &Launch) -> Check {
@@ -232,6 +244,22 @@ impl Program {
         }
         Ok(())
     }
+}
+
+fn check_grid(grid: &Grid) -> Check {
+    let Grid { entry, blocks, threads, shared_bytes } = grid;
+    if entry.is_empty() || !entry.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '$') {
+        return Err(format!("`{entry}` is no name of an entry"));
+    }
+    if *blocks > i32::MAX as u32
+        || !(1..=MAX_BLOCK_THREADS).contains(threads)
+        || *shared_bytes > MAX_SHARED_BYTES
+    {
+        return Err(format!(
+            "{blocks} blocks of {threads} threads with {shared_bytes} bytes of shared memory cannot be launched"
+        ));
+    }
+    Ok(())
 }
 
 fn unique<'a>(what: &str, ports: impl Iterator<Item = &'a Port>) -> Check {

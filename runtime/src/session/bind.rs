@@ -46,7 +46,7 @@ impl<'a> Bound<'a> {
     }
 
     /// The first byte; only ever read through.
-    pub(super) fn as_ptr(&self) -> *mut u8 {
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.bytes().as_ptr().cast_mut()
     }
 }
@@ -73,7 +73,7 @@ pub(crate) enum OutputSlot<'a> {
 }
 
 impl OutputSlot<'_> {
-    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
         match self {
             OutputSlot::Direct(s) => s.as_mut_ptr(),
             OutputSlot::Bool { bytes, .. } => bytes.as_mut_ptr(),
@@ -131,17 +131,19 @@ pub fn check_parameters<'a>(
 }
 
 /// The inputs in the program's order.
-pub(super) fn inputs<'a>(program: &Program, given: &[TensorView<'a>]) -> Result<Vec<Bound<'a>>, RunError> {
+pub(crate) fn inputs<'a>(program: &Program, given: &[TensorView<'a>]) -> Result<Vec<Bound<'a>>, RunError> {
     count("inputs", program.inputs.len(), given.len())?;
-    let bind = |(port, view): (&Port, &TensorView<'a>)| {
-        matches("input", port, view.dtype(), view.shape())?;
-        Ok(Bound::new(view, &port.name)?)
-    };
-    program.inputs.iter().zip(given).map(bind).collect()
+    program.inputs.iter().zip(given).map(|(port, view)| input(port, view)).collect()
+}
+
+/// An input.
+pub(crate) fn input<'a>(port: &Port, view: &TensorView<'a>) -> Result<Bound<'a>, RunError> {
+    matches("input", port, view.dtype(), view.shape())?;
+    Ok(Bound::new(view, &port.name)?)
 }
 
 /// Where the outputs go, in the program's order.
-pub(super) fn outputs<'a>(
+pub(crate) fn outputs<'a>(
     program: &Program,
     given: &'a mut [Tensor],
 ) -> Result<Vec<OutputSlot<'a>>, RunError> {
@@ -198,7 +200,7 @@ fn matches(what: &'static str, port: &Port, dtype: DType, shape: &[usize]) -> Re
 }
 
 /// `f32[1, 3, 224, 224]`.
-pub(super) fn describe(dtype: DType, shape: &[usize]) -> String {
+pub(crate) fn describe(dtype: DType, shape: &[usize]) -> String {
     let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
     format!("{dtype}[{}]", dims.join(", "))
 }

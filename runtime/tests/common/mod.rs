@@ -73,6 +73,7 @@ pub fn sum() -> Program {
             scratch_bytes: 8,
             code_offset: 0,
             flops: N as u64,
+            grid: None,
         }],
         launches: vec![
             launch([2, 3, 4], Phase::Prepare),

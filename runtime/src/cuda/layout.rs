@@ -1,0 +1,138 @@
+//! Where the storages of a program lie on the GPU.
+//!
+//! A session has three allocations, so that what lives as long is freed together:
+//!
+//! | allocation | holds | lives |
+//! |---|---|---|
+//! | fixed | constants, then the prepared area | as long as the session |
+//! | parameters | those that runs read or change | as long as the session, or longer: a training step for another size of batch takes it over |
+//! | run | the arena, then outputs, then inputs (twice in training: while one set is in use the next one is filled) | as long as the session |
+//!
+//! and while it is made a fourth one: memory and parameters that only the prepare phase has. Inputs and outputs
+//! are the caller's in a program; here they have a place on the GPU and one in page-locked memory of
+//! the host, in the same order. Every storage begins at a multiple of [`ALIGNMENT`]; offsets within areas
+//! that the plan made are the plan's.
+
+use crate::program::{Class, Phase, Port, Program};
+
+/// What `cuMemAlloc` aligns to.
+pub(super) const ALIGNMENT: usize = 256;
+
+/// Places of things that lie one after the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Places {
+    /// Where each begins.
+    pub at: Vec<usize>,
+    /// Where each ends: its size, in bytes.
+    pub bytes: Vec<usize>,
+    /// All of it.
+    pub total: usize,
+}
+
+impl Places {
+    fn new(sizes: impl Iterator<Item = usize>) -> Places {
+        let mut places = Places::default();
+        for bytes in sizes {
+            places.at.push(places.total);
+            places.bytes.push(bytes);
+            places.total += bytes.next_multiple_of(ALIGNMENT);
+        }
+        places
+    }
+
+    fn of_ports<'a>(ports: impl Iterator<Item = &'a Port>) -> Places {
+        // A validated program's ports have sizes.
+        Places::new(ports.map(|p| Program::port_bytes(p).unwrap_or(0)))
+    }
+}
+
+/// The layout of a session, but for its parameters. See the module's head.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Layout {
+    /// First byte of the prepared area in the fixed allocation.
+    pub prepared: usize,
+    pub fixed_bytes: usize,
+    /// Inputs, within a set.
+    pub inputs: Places,
+    /// Outputs, from their beginning.
+    pub outputs: Places,
+    /// First byte of the outputs in the allocation of a run.
+    outputs_at: usize,
+    /// First byte of each set of inputs in it.
+    sets: Vec<usize>,
+    pub run_bytes: usize,
+}
+
+impl Layout {
+    pub fn new(program: &Program, sets: usize) -> Layout {
+        let prepared = program.constants.len().next_multiple_of(ALIGNMENT);
+        let inputs = Places::of_ports(program.inputs.iter());
+        let outputs = Places::of_ports(program.outputs.iter());
+        let outputs_at = program.arena_bytes.next_multiple_of(ALIGNMENT);
+        let first = outputs_at + outputs.total;
+        Layout {
+            prepared,
+            fixed_bytes: prepared + program.prepared_bytes,
+            outputs_at,
+            sets: (0..sets).map(|s| first + s * inputs.total).collect(),
+            run_bytes: first + sets * inputs.total,
+            inputs,
+            outputs,
+        }
+    }
+
+    /// An input in the allocation of a run.
+    pub fn input(&self, set: usize, i: usize) -> usize {
+        self.sets[set] + self.inputs.at[i]
+    }
+
+    /// An output in it.
+    pub fn output(&self, i: usize) -> usize {
+        self.outputs_at + self.outputs.at[i]
+    }
+
+    /// An input in page-locked memory.
+    pub fn staged_input(&self, set: usize, i: usize) -> usize {
+        self.outputs.total + set * self.inputs.total + self.inputs.at[i]
+    }
+
+    /// An output in it.
+    pub fn staged_output(&self, i: usize) -> usize {
+        self.outputs.at[i]
+    }
+
+    /// Bytes of page-locked memory.
+    pub fn staging_bytes(&self) -> usize {
+        self.outputs.total + self.sets.len() * self.inputs.total
+    }
+}
+
+/// Places for those of the parameters that are `wanted`, behind `before` bytes for something else; and how
+/// many bytes that is.
+pub(super) fn parameters(
+    program: &Program,
+    before: usize,
+    wanted: impl Fn(usize) -> bool,
+) -> (Vec<Option<usize>>, usize) {
+    let first = before.next_multiple_of(ALIGNMENT);
+    let ports: Vec<usize> = (0..program.parameters.len()).filter(|&i| wanted(i)).collect();
+    let places = Places::of_ports(ports.iter().map(|&i| &program.parameters[i].port));
+    let mut at = vec![None; program.parameters.len()];
+    for (&i, &place) in ports.iter().zip(&places.at) {
+        at[i] = Some(first + place);
+    }
+    (at, first + places.total)
+}
+
+/// Which parameters a phase has as arguments.
+pub(super) fn used(program: &Program, phase: Phase) -> Vec<bool> {
+    let mut used = vec![false; program.parameters.len()];
+    for launch in program.launches.iter().filter(|l| l.phase == phase) {
+        for arg in &launch.args {
+            if let Class::Parameter(i) | Class::State(i) = program.storages[arg.storage].class {
+                used[i] = true;
+            }
+        }
+    }
+    used
+}

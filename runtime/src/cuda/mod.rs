@@ -1,0 +1,132 @@
+//! Programs on an NVIDIA GPU, through the driver that is installed with it: nothing else of CUDA is needed,
+//! and nothing where there is no GPU.
+//!
+//! A [`Gpu`] is opened; [`CudaExecutable::load`] has the driver translate a program's PTX (or finds the
+//! machine code in the [`Cache`]); a [`CudaSession`] has its parameters on the GPU and runs it,
+//! a [`CudaTrainable`] takes training steps. How a program's memory lies there is [`layout`]'s story.
+//!
+//! **No GPU has run this code yet**: the tests run it against a double of the driver that executes PTX in
+//! an interpreter.
+
+mod cache;
+mod code;
+mod driver;
+mod error;
+mod layout;
+mod machine;
+mod memory;
+mod session;
+mod trainable;
+
+use std::sync::Arc;
+
+use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUresult};
+
+use self::driver::Context;
+
+pub use cache::{CACHE, Cache, Key, LIMIT};
+pub use code::CudaExecutable;
+pub use error::{CudaError, DriverError, Place};
+pub use session::CudaSession;
+pub use trainable::{CudaTrainable, Staged};
+
+/// The environment variable that makes every launch waited for: slow, but an error names its kernel.
+pub const BLOCKING: &str = "NNC_CUDA_BLOCKING";
+
+/// The oldest driver: of CUDA 12.8, the first with all functions that are called.
+pub const LEAST_DRIVER: i32 = 12_080;
+
+/// The least compute capability: Ampere, which kernels are made for.
+pub const LEAST_CAPABILITY: (u32, u32) = (8, 0);
+
+/// What is known of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its number, as the driver counts: those that `CUDA_VISIBLE_DEVICES` names, from 0.
+    pub ordinal: i32,
+    /// Its name: `NVIDIA H200`.
+    pub name: String,
+    /// Its compute capability: (9, 0).
+    pub capability: (u32, u32),
+    /// Bytes of memory.
+    pub memory: usize,
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// The CUDA version of the driver: 12080 is 12.8.
+    pub driver: i32,
+}
+
+impl DeviceInfo {
+    /// Whether kernels run on it.
+    pub fn check(&self) -> Result<(), CudaError> {
+        if self.capability >= LEAST_CAPABILITY {
+            return Ok(());
+        }
+        let (name, found) = (self.name.clone(), self.capability);
+        Err(CudaError::OldDevice { name, expected: LEAST_CAPABILITY, found })
+    }
+}
+
+/// The GPUs that the driver finds: at least one.
+///
+/// # Errors
+/// No driver, one that is too old, or no GPU.
+pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
+    if !driver::is_present() {
+        return Err(CudaError::NoDriver);
+    }
+    let version = driver::version()?;
+    if version < LEAST_DRIVER {
+        return Err(CudaError::OldDriver { expected: LEAST_DRIVER, found: version });
+    }
+    match driver::init() {
+        Ok(()) => {}
+        Err(CUresult::CUDA_ERROR_NO_DEVICE) => return Err(CudaError::NoDevice),
+        Err(result) => driver::check("cuInit", result)?,
+    }
+    let devices: Vec<DeviceInfo> =
+        (0..driver::count()?).map(|i| describe(i, version)).collect::<Result<_, _>>()?;
+    if devices.is_empty() { Err(CudaError::NoDevice) } else { Ok(devices) }
+}
+
+fn describe(ordinal: i32, version: i32) -> Result<DeviceInfo, DriverError> {
+    let device = driver::device(ordinal)?;
+    let major = driver::attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = driver::attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    Ok(DeviceInfo {
+        ordinal,
+        name: driver::name(device)?,
+        capability: (major, minor),
+        memory: driver::total_memory(device)?,
+        multiprocessors: driver::attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        driver: version,
+    })
+}
+
+/// A GPU that is used.
+#[derive(Debug)]
+pub struct Gpu {
+    context: Arc<Context>,
+    info: DeviceInfo,
+    cache: Cache,
+}
+
+impl Gpu {
+    /// Opens the first GPU that kernels run on.
+    ///
+    /// # Errors
+    /// Those of [`devices`], and a GPU that is too old where there is no other.
+    pub fn open(cache: Cache) -> Result<Arc<Gpu>, CudaError> {
+        let mut all = devices()?;
+        let at = all.iter().position(|d| d.check().is_ok()).unwrap_or(0);
+        let info = all.swap_remove(at);
+        info.check()?;
+        let context = Context::of(driver::device(info.ordinal)?)?;
+        Ok(Arc::new(Gpu { context, info, cache }))
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+}

@@ -1,0 +1,267 @@
+//! Checks for a machine with a GPU: `cargo test --release --test cuda -- --ignored`. No GPU has run them yet.
+//! (Small ones are also run against the double of the driver.)
+
+use std::path::Path;
+
+use nnc::device::cuda::gpus;
+use nnc::train::{Trainer, TrainerOptions};
+use nnc::{Device, Network, Options, Source, Tensor, TensorView};
+
+use crate::common::reference;
+
+/// Of the largest element: sums are added up in another order.
+const ROUNDING: f64 = 1e-4;
+
+fn require_gpu() {
+    if let Err(e) = gpus() {
+        panic!("these tests need a GPU: {e}");
+    }
+}
+
+fn network(text: &str, options: Options) -> Network {
+    let source = Source::from_text("test.nn", text).unwrap();
+    source.network(&options).unwrap_or_else(|e| panic!("{}", e.render(false)))
+}
+
+fn floats(t: &Tensor) -> Vec<f64> {
+    match t {
+        Tensor::F32(a) => a.iter().map(|&v| f64::from(v)).collect(),
+        Tensor::F64(a) => a.iter().copied().collect(),
+        Tensor::I32(a) => a.iter().map(|&v| f64::from(v)).collect(),
+        Tensor::Bool(a) => a.iter().map(|&v| f64::from(u8::from(v))).collect(),
+    }
+}
+
+fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(1f64, |m, v| m.max(v.abs()));
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance * largest, "{what}, element {i}: expected {b}, found {a}");
+    }
+}
+
+/// Made-up values for the inputs: integers are below 3.
+fn inputs(network: &Network) -> Vec<(String, Tensor)> {
+    let of = |spec: nnc::TensorSpec| {
+        let shape = spec.ty.sizes().unwrap();
+        let image = reference::image(&shape);
+        let value = match spec.ty.dtype {
+            nnc::DType::I32 => Tensor::I32(image.as_f32().unwrap().mapv(|v| (v.abs() * 3.0) as i32 % 3)),
+            _ => image,
+        };
+        (spec.name, value)
+    };
+    network.inputs().into_iter().map(of).collect()
+}
+
+/// Nets that have every operation that programs can say.
+const NETS: [(&str, &str); 5] = [
+    (
+        "convolutions",
+        "use std.vision
+net convolutions {
+    input x: f32[2, 8, 9, 10]
+    let a = x -> conv(8, 3x3, pad = 1) -> batchnorm -> relu
+    let b = x -> conv(8, 1x1) -> sigmoid
+    let c = x -> conv(8, 3x3, pad = 1, groups = 8) -> tanh
+    output sum = a + b + c
+    output strided = x -> conv(5, 5x5, stride = 2, pad = 2)
+    output dilated = x -> conv(4, 3x3, dilation = 2)
+    output up = x -> conv_transpose(3, 2x2, stride = 2)
+    output larger = x -> upsample(2) -> conv(3, 3x3)
+}
+",
+    ),
+    (
+        "pools",
+        "use std.vision
+net pools {
+    input x: f32[2, 3, 9, 10]
+    output most = x -> maxpool(3, stride = 2, pad = 1)
+    output mean = x -> avgpool(2)
+    output all = x -> global_avgpool
+    output largest = x -> global_maxpool
+    output adaptive = x -> avgpool_to(3)
+    output response = x -> lrn(3)
+}
+",
+    ),
+    (
+        "elements",
+        "use std.vision
+net elements {
+    input x: f32[4, 6]
+    input y: f32[4, 6]
+    output a = exp(x) + log(abs(y) + 1) - sqrt(abs(x)) * rsqrt(y * y + 2) + erf(x)
+    output b = maximum(x, y) * minimum(x, 0.5) - tanh(y) + floor(3 * x) * sign(y)
+    output c = where(x > y, gelu(x), silu(y) + hard_swish(x))
+    output d = cast(cast(4 * x, i32), f32) + clamp(y, -0.5, 0.5) ^ 2 + softplus(x) + x -> elu -> leaky_relu
+    output e = x > y and not (x == y)
+}
+",
+    ),
+    (
+        "sums",
+        "use std.vision
+net sums {
+    input x: f32[3, 40, 7]
+    output a = sum(x, axis = 1)
+    output b = mean(x)
+    output c = max(x, axis = [0, 2])
+    output d = variance(x, axis = [0, 2])
+    output e = x -> softmax
+    output f = log_softmax(x, axis = 1)
+    output g = argmax(x, axis = 2)
+    output h = prod(x, axis = 2) + min(x, axis = 2)
+    output normal = x -> layer_norm
+}
+",
+    ),
+    (
+        "products",
+        "use std.vision
+net products {
+    input x: f32[5, 12]
+    input y: f32[12, 7]
+    input labels: i32[3]
+    output a = matmul(x, y)
+    output b = x -> dense(9) -> relu -> dense(3)
+    output c = concat(x, 2 * x, axis = 1)
+    output d = transpose(x)
+    output e = reshape(x, [3, 20])
+    output f = pad(x[:, 1:9], [[1, 0], [0, 2]], value = 3) -> tile([2, 1])
+    output g = gather(x, labels) + stack(x[0], x[1], x[4], axis = 0)
+    output h = one_hot(labels, 4)
+}
+",
+    ),
+];
+
+/// Every operation against the CPU.
+#[test]
+#[ignore = "needs a GPU"]
+fn operations() {
+    require_gpu();
+    for (name, text) in NETS {
+        let run = |device| {
+            let network = network(text, Options::new().device(device));
+            let inputs = inputs(&network);
+            let views: Vec<(&str, TensorView<'_>)> =
+                inputs.iter().map(|(n, t)| (n.as_str(), t.view())).collect();
+            network.initialize(7).unwrap_or_else(|e| panic!("{name}: {e}")).run(&views).unwrap()
+        };
+        let (cpu, gpu) = (run(Device::Cpu), run(Device::Cuda));
+        for (output, expected) in cpu.iter() {
+            let what = format!("`{output}` of `{name}`");
+            assert_close(&what, &floats(&gpu[output]), &floats(expected), ROUNDING);
+        }
+    }
+}
+
+/// One model, several threads.
+#[test]
+#[ignore = "needs a GPU"]
+fn runs_take_turns() {
+    require_gpu();
+    let network = network(NETS[4].1, Options::new().device(Device::Cuda));
+    let model = network.initialize(7).unwrap();
+    let inputs = inputs(&network);
+    let views: Vec<(&str, TensorView<'_>)> = inputs.iter().map(|(n, t)| (n.as_str(), t.view())).collect();
+    let expected = model.run(&views).unwrap();
+    std::thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| (0..5).for_each(|_| assert_eq!(model.run(&views).unwrap(), expected)));
+        }
+    });
+}
+
+/// A net of every optimizer, three steps on the CPU and on the GPU: losses and all parameters.
+#[test]
+#[ignore = "needs a GPU"]
+fn training_steps() {
+    require_gpu();
+    for optimizer in ["sgd(lr = 0.1, momentum = 0.9)", "adam(lr = 0.01)"] {
+        let text = format!(
+            "use std.vision
+net steps {{
+    input image: f32[N, 2, 8, 8]
+    output logits = image -> conv(4, 3x3, pad = 1, bias = false) -> batchnorm -> relu -> maxpool(2) -> conv(4, 3x3, stride = 2)
+                          -> relu -> flatten -> dropout(0.2) -> dense(3)
+    train {{
+        input label: i32[N]
+        loss = cross_entropy(logits, label)
+        optimizer = {optimizer}
+    }}
+}}
+"
+        );
+        let run = |device| {
+            let source = Source::from_text("steps.nn", &text).unwrap();
+            let how = TrainerOptions { seed: 3, batch: Some(4), ..TrainerOptions::default() };
+            let mut trainer = Trainer::new(&source, &Options::new().device(device), &how)
+                .unwrap_or_else(|e| panic!("{}", e.render(false)));
+            let image = reference::image(&[4, 2, 8, 8]);
+            let label = Tensor::I32(ndarray::arr1(&[0, 1, 2, 1]).into_dyn());
+            let given = [("image", image.view()), ("label", label.view())];
+            let losses: Vec<f64> = (0..3).map(|_| trainer.step(&given).unwrap().loss).collect();
+            (losses, trainer.checkpoint().unwrap().tensors)
+        };
+        let ((cpu_losses, cpu), (gpu_losses, gpu)) = (run(Device::Cpu), run(Device::Cuda));
+        assert_close("losses", &gpu_losses, &cpu_losses, ROUNDING);
+        assert!(cpu.len() > 8 && cpu.keys().eq(gpu.keys()));
+        for (name, expected) in &cpu {
+            assert_close(name, &floats(&gpu[name]), &floats(expected), 1e-3);
+        }
+    }
+}
+
+/// An example with generated weights against the results of PyTorch that the repository carries.
+fn check_example(name: &str, example: &str, sets: &[(&str, &str)]) {
+    require_gpu();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let json = std::fs::read_to_string(root.join(format!("tests/reference/{name}.json"))).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
+    let logits: Vec<f64> = serde_json::from_value(expected["logits"].clone()).unwrap();
+    let options = sets.iter().fold(Options::new().set("N", 1).device(Device::Cuda), |o, (k, v)| o.set(*k, v));
+    let source = Source::open(root.join(format!("examples/{example}.nn"))).unwrap();
+    let network = source.network(&options).unwrap_or_else(|e| panic!("{}", e.render(false)));
+    assert_eq!(reference::parameter_count(&network), expected["params"].as_u64().unwrap() as usize);
+    let model = network.load(&reference::weights(&network)).unwrap();
+    let image = reference::image(&shape);
+    let outputs = model.run(&[("image", image.view())]).unwrap();
+    assert_close(name, &floats(&outputs["logits"]), &logits, LOGITS);
+}
+
+/// Of the largest logit: products in TF32 may be rounded so, in FP32 they are a hundred times closer.
+const LOGITS: f64 = 5e-3;
+
+macro_rules! examples {
+    ($($test:ident: $example:literal $(, $key:literal = $value:literal)*;)*) => { $(
+        #[test]
+        #[ignore = "needs a GPU"]
+        fn $test() {
+            check_example(stringify!($test), $example, &[$(($key, $value)),*]);
+        }
+    )* };
+}
+
+examples! {
+    lenet5: "lenet";
+    alexnet: "alexnet";
+    vgg11: "vgg", "depth" = "11";
+    vgg13: "vgg", "depth" = "13";
+    vgg16: "vgg", "depth" = "16";
+    vgg19: "vgg", "depth" = "19";
+    googlenet: "googlenet";
+    resnet18: "resnet", "depth" = "18";
+    resnet34: "resnet", "depth" = "34";
+    resnet50: "resnet", "depth" = "50";
+    resnet101: "resnet", "depth" = "101";
+    resnet152: "resnet", "depth" = "152";
+    squeezenet1_0: "squeezenet", "version" = "1.0";
+    squeezenet1_1: "squeezenet", "version" = "1.1";
+    mobilenet_v2: "mobilenet_v2";
+    vgg11_cifar: "vgg_cifar";
+    resnet18_cifar: "resnet_cifar";
+}

@@ -1,0 +1,109 @@
+//! Programs in inference: the CPU's results, and what the driver is asked for.
+
+use nnc::data::npy;
+
+use crate::double::{Double, TINY, count, pictures};
+
+fn machine(settings: &str) -> Double {
+    let machine = Double::with(settings);
+    machine.write("tiny.nn", TINY);
+    machine.write("x.npy", pictures());
+    machine
+}
+
+fn logits(machine: &Double, name: &str) -> Vec<f32> {
+    let tensor = npy::read(machine.path(name), nnc::DType::F32).unwrap();
+    tensor.as_f32().unwrap().iter().copied().collect()
+}
+
+const RUN: &str = "run {}/tiny.nn --input {}/x.npy --seed 1 --output";
+
+#[test]
+fn the_results_are_those_of_the_cpu() {
+    for capability in ["8.6", "9.0", "12.0"] {
+        let machine = machine(&format!("capability={capability}"));
+        machine.nnc(&format!("{RUN} logits={{}}/cpu.npy")).ok();
+        machine.nnc(&format!("{RUN} logits={{}}/cuda.npy --device cuda")).ok();
+        let (cpu, cuda) = (logits(&machine, "cpu.npy"), logits(&machine, "cuda.npy"));
+        for (a, b) in cpu.iter().zip(&cuda) {
+            assert!((a - b).abs() < 1e-5, "{cpu:?} {cuda:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_are_uploaded_once_and_runs_are_one_graph() {
+    let machine = machine("");
+    let runs = |n: usize| {
+        machine.nnc(&format!("bench {{}}/tiny.nn --set N=2 --device cuda --runs {n}")).ok();
+        machine.calls()
+    };
+    let (one, many) = (runs(1), runs(40));
+    for function in ["MemAlloc", "MemHostAlloc", "MemcpyHtoD", "LaunchKernel", "GraphInstantiateWithFlags"] {
+        assert_eq!(count(&one, function), count(&many, function), "{function}");
+    }
+    assert_eq!(count(&many, "GraphInstantiateWithFlags"), 1);
+    assert!(count(&many, "GraphLaunch") >= 40);
+    // A fixed one, weights, a run; and for a while what only the preparation needs.
+    assert_eq!(count(&many, "MemAlloc"), 4);
+    assert_eq!(count(&many, "MemFree"), 4);
+    assert_eq!(count(&many, "MemcpyDtoH"), 0, "results come through page-locked memory");
+    // Captured and launched once each, the kernels of a run are the same number; the rest prepares.
+    let frees = many.iter().position(|c| c == "MemFree").unwrap();
+    let (prepared, run) = many.split_at(frees);
+    assert!(count(prepared, "LaunchKernel") > 0);
+    assert_eq!(count(run, "LaunchKernel") % 2, 0);
+}
+
+#[test]
+fn profiles_name_kernels_layers_and_lines() {
+    let text = machine("").nnc("bench {}/tiny.nn --set N=2 --device cuda --runs 2 --profile").ok();
+    for part in ["conv2d", "conv1 + relu1", "tiny.nn:4", "medians of 2 runs"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn sizes_that_come_with_the_input() {
+    let machine = machine("");
+    machine.write("digit.png", std::fs::read("examples/images/digits/3a.png").unwrap());
+    let line = "eval {}/tiny.nn --data mnist:tests/data/mnist --split train --batch 300 --weights {}/w";
+    machine.nnc("train {}/tiny.nn --data mnist:tests/data/mnist --hold-out 0.9 --out {}/run --epochs 1").ok();
+    std::fs::rename(machine.path("run/weights.safetensors"), machine.path("w")).unwrap();
+    let [cpu, cuda] = ["cpu", "cuda"].map(|d| machine.nnc(&format!("{line} --device {d}")).ok());
+    assert_eq!(cpu, cuda);
+}
+
+#[test]
+fn program_files_for_gpus() {
+    let machine = machine("capability=8.6");
+    machine.nnc("compile {}/tiny.nn --set N=2 --target-gpu sm_80 -o {}/tiny80.nncp").ok();
+    machine.nnc("compile {}/tiny.nn --set N=2 --target-gpu sm_90 -o {}/tiny90.nncp").ok();
+    machine.nnc("compile {}/tiny.nn --set N=2 -o {}/cpu.nncp").ok();
+    machine.nnc(&format!("{RUN} logits={{}}/source.npy --device cuda")).ok();
+    let run = |file: &str, device: &str| {
+        let line = "--input {}/x.npy --seed 1 --output logits={}/file.npy";
+        machine.nnc(&format!("run {{}}/{file} {line} --device {device}"))
+    };
+    run("tiny80.nncp", "cuda").ok();
+    assert_eq!(logits(&machine, "file.npy"), logits(&machine, "source.npy"));
+    let refused = [
+        ("tiny90.nncp", "cuda", "the program is made for compute capability 9.0, `Test double 0` has 8.6"),
+        (
+            "tiny80.nncp",
+            "cpu",
+            &format!("the program is made for nvptx64, this machine is {}", std::env::consts::ARCH),
+        ),
+        ("cpu.nncp", "cuda", &format!("the program is made for {}, not for a GPU", std::env::consts::ARCH)),
+    ];
+    for (file, device, why) in refused {
+        assert_eq!(run(file, device).error(), *why);
+    }
+}
+
+#[test]
+fn small_checks_of_real_gpus() {
+    for test in ["gpu::operations", "gpu::runs_take_turns", "gpu::lenet5"] {
+        Double::new().test(test);
+    }
+}
