@@ -259,7 +259,7 @@ impl Compiled {
         let failed = |e| Error::io("read", path, e);
         let file = std::fs::File::open(path).map_err(failed)?;
         let program = if file.metadata().map_err(failed)?.is_file() {
-            Program::open(&file, options.thread_count())
+            Program::open(file, options.thread_count())
         } else {
             // A pipe can be read once, from its beginning to its end.
             Program::read(&std::fs::read(path).map_err(failed)?)

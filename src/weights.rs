@@ -118,8 +118,7 @@ impl Weights {
     }
 
     fn read(&self, port: &Port) -> Result<Tensor> {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        parameters::read(self.parameters(), port, threads).map_err(|e| match self.path() {
+        parameters::read(self.parameters(), port, threads()).map_err(|e| match self.path() {
             Some(path) => Error::format(path, e),
             None => e.into(),
         })
@@ -130,24 +129,24 @@ impl Weights {
         self.inner.path.as_deref()
     }
 
-    /// The tensors with values that are not finite: name, number of NaNs, number of infinities.
+    /// The tensors with values that are not finite: name, number of NaNs, number of infinities. Of a file, what
+    /// has not been read yet is read for it; it costs nothing when a network has been loaded with all of them.
     ///
     /// # Errors
     /// If they are in a file and cannot be read.
     pub fn non_finite(&self) -> Result<Vec<(String, usize, usize)>> {
         let mut out = vec![];
-        for name in self.names() {
+        for port in self.ports() {
             let (nans, infinities) = match &self.inner.origin {
-                Origin::Memory(tensors) => tensors.get(&name).map_or((0, 0), non_finite),
-                Origin::File(file) => file.non_finite(&name).map_err(|problem| {
-                    let message = format!("tensor `{name}`: {problem}");
-                    Error::format(self.path().unwrap_or(Path::new("")), message)
-                })?,
+                Origin::Memory(tensors) => tensors.get(&port.name).map_or((0, 0), non_finite),
+                Origin::File(file) => file
+                    .non_finite(&port, threads())
+                    .map_err(|message| Error::format(self.path().unwrap_or(Path::new("")), message))?,
                 // What is drawn is finite.
                 Origin::Drawn(_) => (0, 0),
             };
             if nans + infinities > 0 {
-                out.push((name, nans, infinities));
+                out.push((port.name, nans, infinities));
             }
         }
         Ok(out)
@@ -160,6 +159,11 @@ impl Weights {
             Origin::Drawn(fresh) => fresh,
         }
     }
+}
+
+/// As many as may be worth it.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// The numbers of NaNs and of infinities.

@@ -6,10 +6,13 @@
 //! *Parallel random numbers: as easy as 1, 2, 3*, SC 2011); the seed is the key, the counter holds
 //! the block number (low half) and the FNV-1a hash of the name (high half).
 
+use std::convert::Infallible;
+
 use crate::DType;
 use crate::memory::OutOfMemory;
 use crate::parameters::Parameters;
 use crate::program::{Initializer, Parameter, Port, Program};
+use crate::read_at::side_by_side;
 use crate::session::bind::slot;
 use crate::tensor::Tensor;
 
@@ -128,15 +131,11 @@ fn draw(parameter: &Parameter, seed: u64, to: &mut [u8], threads: usize) {
         return encode(port.dtype, orthogonal(count, port, gain, stream).into_iter(), to);
     }
     let part = count.div_ceil(threads.max(1)).max(LEAST_ELEMENTS);
-    let draw_part = |i: usize, to: &mut [u8]| {
+    let drawn = side_by_side(to.chunks_mut(part * size), |i, to| {
         encode(port.dtype, values(port, (i * part) as u64, init, stream), to);
-    };
-    std::thread::scope(|scope| {
-        let mut parts = to.chunks_mut(part * size).enumerate();
-        let own = parts.next();
-        parts.for_each(|(i, to)| drop(scope.spawn(move || draw_part(i, to))));
-        own.into_iter().for_each(|(i, to)| draw_part(i, to));
+        Ok::<(), Infallible>(())
     });
+    drawn.unwrap_or_else(|never| match never {});
 }
 
 /// Numbers as elements of a type, in this machine's byte order.

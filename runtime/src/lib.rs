@@ -13,6 +13,7 @@ pub mod memory;
 pub mod parameters;
 pub mod pool;
 pub mod program;
+pub mod read_at;
 pub mod session;
 pub mod tensor;
 

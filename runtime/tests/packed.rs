@@ -65,7 +65,7 @@ fn file(p: &Program) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 fn open(path: &Path) -> Result<Program, ProgramError> {
-    Program::open(&File::open(path).unwrap(), 2)
+    Program::open(File::open(path).unwrap(), 2)
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn through_memory_and_files() {
     for (program, mapped) in [(packed(), false), (large(), true)] {
         let (_folder, path) = file(&program);
         for threads in [1, 7] {
-            let back = Program::open(&File::open(&path).unwrap(), threads).unwrap();
+            let back = Program::open(File::open(&path).unwrap(), threads).unwrap();
             assert_eq!(back.weights.as_ref().map(Frozen::is_mapped), Some(mapped));
             assert_eq!(back, program);
             assert_eq!(run(back), prepared_here());

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use nnc::compiler::target::GpuTarget;
 use nnc::stages::{self, Stage};
 use nnc::tune::tune;
-use nnc::{Compiled, Error, Network};
+use nnc::{Compiled, Error, Network, Weights};
 
 use super::args::{CompileArgs, NetArgs, build, open_source, with_known_sizes};
 use super::progress::Progress;
-use super::run::open_weights;
+use super::run::warn_of_non_finite;
 use super::{Outcome, terminal};
 
 /// Compile a program to machine code, into one file that `nnc run` loads without compiling again
@@ -123,14 +123,17 @@ pub fn run(args: &Args) -> Outcome {
 
 /// The program with the weights of a file.
 fn packed(compiled: &Compiled, path: &Path) -> Outcome<Compiled> {
-    let weights = open_weights(path)?;
-    let _progress = Progress::busy("packing the weights");
-    compiled.with_weights(&weights).map_err(|e| match e {
+    let weights = Weights::open(path)?;
+    let progress = Progress::busy("packing the weights");
+    let packed = compiled.with_weights(&weights).map_err(|e| match e {
         Error::Program(message) => {
-            Error::Program(format!("the weights cannot be packed on this machine: {message}")).into()
+            Error::Program(format!("the weights cannot be packed on this machine: {message}"))
         }
-        e => e.into(),
-    })
+        e => e,
+    })?;
+    drop(progress);
+    warn_of_non_finite(&weights)?;
+    Ok(packed)
 }
 
 /// The net with the algorithms that were the fastest; writes what was measured beside the output.

@@ -100,7 +100,8 @@ pub fn run(args: &Args) -> Outcome {
     let class_names = args.labels.as_deref().map(labels::read).transpose()?;
     let runnable = open(args)?;
     let progress = Progress::busy("preparing the weights");
-    let model = load(&runnable, args.weights.as_deref(), args.seed)?;
+    let weights = args.weights.as_deref().map(Weights::open).transpose()?;
+    let model = load(&runnable, weights.as_ref(), args.seed)?;
     drop(progress);
     for (name, _) in &args.outputs {
         if !model.outputs().iter().any(|o| o.name == *name) {
@@ -113,6 +114,8 @@ pub fn run(args: &Args) -> Outcome {
     let progress = Progress::busy("running");
     let outputs = model.run(&views(&inputs))?;
     drop(progress);
+    // Now that all of them have been read.
+    weights.iter().try_for_each(warn_of_non_finite)?;
     for (name, path) in &args.outputs {
         npy::write(path, &outputs[name])?;
     }
@@ -160,8 +163,8 @@ fn head(path: &Path) -> nnc::error::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn load(runnable: &Runnable, weights: Option<&Path>, seed: u64) -> Outcome<Model> {
-    let Some(path) = weights else {
+fn load(runnable: &Runnable, weights: Option<&Weights>, seed: u64) -> Outcome<Model> {
+    let Some(weights) = weights else {
         if runnable.has_parameters() {
             terminal::note(&format!(
                 "no --weights: they are drawn afresh (seed {seed}), the results mean nothing"
@@ -172,23 +175,29 @@ fn load(runnable: &Runnable, weights: Option<&Path>, seed: u64) -> Outcome<Model
             Runnable::Compiled(compiled) => compiled.initialize(seed)?,
         });
     };
-    let weights = open_weights(path)?;
     Ok(match runnable {
-        Runnable::Network(network) => network.load(&weights)?,
-        Runnable::Compiled(compiled) => compiled.load(&weights)?,
+        Runnable::Network(network) => network.load(weights)?,
+        Runnable::Compiled(compiled) => compiled.load(weights)?,
     })
 }
 
 /// Opens weights, and warns of those that are not finite.
 pub fn open_weights(path: &Path) -> nnc::error::Result<Weights> {
     let weights = Weights::open(path)?;
+    warn_of_non_finite(&weights)?;
+    Ok(weights)
+}
+
+/// Warns of weights that are not finite; those of a file are read if they have not been.
+pub fn warn_of_non_finite(weights: &Weights) -> nnc::error::Result<()> {
+    let path = weights.path().unwrap_or(Path::new(""));
     for (name, nans, infinities) in weights.non_finite()? {
         terminal::warn(&format!(
             "`{}`: `{name}` has {nans} NaN and {infinities} infinite values",
             path.display()
         ));
     }
-    Ok(weights)
+    Ok(())
 }
 
 /// Outputs with at most this many elements are printed in full.

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::checksum::{self, Summing};
 use super::{Program, ProgramError};
 use crate::memory::{Buffer, Frozen};
+use crate::read_at::{ReadAt, side_by_side};
 
 /// The first bytes of a program file; the last one is the version of the format.
 pub const MAGIC: &[u8; 8] = b"nncprog3";
@@ -101,10 +102,10 @@ impl Program {
     /// Reads and [validates](Program::validate) a program file, with up to that many threads. Many weights
     /// are mapped into memory: as long as the program or a session of it lives, the file may be deleted, or
     /// another one may take its name, but it must not be written into or cut off.
-    pub fn open(file: &File, threads: usize) -> Result<Program, ProgramError> {
+    pub fn open(file: File, threads: usize) -> Result<Program, ProgramError> {
         let failed = |e: io::Error| ProgramError::Read(e.to_string());
-        let length = file.metadata().map_err(failed)?.len();
-        let source = Opened { file, length };
+        let file = ReadAt::new(file);
+        let source = Opened { length: file.length().map_err(failed)?, file };
         let (header, layout) = describe(&source)?;
         let mut sums = source.sums(0..layout.front(), threads)?;
         let weights = layout.weights.clone().map(|at| source.weights(at, threads, &mut sums)).transpose()?;
@@ -199,12 +200,12 @@ fn assemble(
 }
 
 /// An open file of a known length.
-struct Opened<'a> {
-    file: &'a File,
+struct Opened {
+    file: ReadAt,
     length: u64,
 }
 
-impl Source for Opened<'_> {
+impl Source for Opened {
     fn length(&self) -> u64 {
         self.length
     }
@@ -216,12 +217,9 @@ impl Source for Opened<'_> {
     }
 }
 
-impl Opened<'_> {
+impl Opened {
     fn read_into(&self, to: &mut [u8], at: u64) -> Result<(), ProgramError> {
-        read_exact_at(self.file, to, at).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => ProgramError::Read("it became shorter meanwhile".into()),
-            _ => ProgramError::Read(e.to_string()),
-        })
+        self.file.read(to, at).map_err(|e| ProgramError::Read(e.to_string()))
     }
 
     /// The sums of the blocks of a part.
@@ -263,7 +261,7 @@ impl Opened<'_> {
     fn weights(&self, at: Range<u64>, threads: usize, sums: &mut Vec<u64>) -> Result<Frozen, ProgramError> {
         let bytes = (at.end - at.start) as usize;
         if bytes >= MAPPED_FROM
-            && let Ok(map) = Frozen::map(self.file, at.start, bytes)
+            && let Ok(map) = Frozen::map(self.file.file(), at.start, bytes)
         {
             sums.extend(self.sums(at, threads)?);
             return Ok(map);
@@ -276,33 +274,5 @@ impl Opened<'_> {
 
 /// So many of some blocks each thread takes, at least one.
 fn blocks_of_a_thread(blocks: usize, threads: usize) -> usize {
-    if READS_SIDE_BY_SIDE { blocks.div_ceil(threads.max(1)).max(1) } else { blocks.max(1) }
-}
-
-/// Works on each of some parts in a thread of its own.
-fn side_by_side<T: Send>(
-    parts: impl Iterator<Item = T>,
-    work: impl Fn(usize, T) -> Result<(), ProgramError> + Sync,
-) -> Result<(), ProgramError> {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let running: Vec<_> = parts.enumerate().map(|(i, part)| scope.spawn(move || work(i, part))).collect();
-        let ended = |_| ProgramError::Read("a thread ended early".into());
-        running.into_iter().try_for_each(|thread| thread.join().map_err(ended)?)
-    })
-}
-
-/// Whether several threads may read a file at different places at the same time.
-const READS_SIDE_BY_SIDE: bool = cfg!(unix);
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, to, at)
-}
-
-#[cfg(not(unix))]
-fn read_exact_at(mut file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(to)
+    blocks.div_ceil(threads.max(1)).max(1)
 }

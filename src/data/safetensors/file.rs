@@ -1,15 +1,17 @@
-//! A safetensors file whose tensors are read when they are asked for.
+//! A safetensors file whose tensors are read when they are asked for, each by several threads.
 //!
 //! It is read, not mapped into memory: a file that is cut off meanwhile is an error, not a signal, and pages of
 //! it do not count as memory of the process.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use nnc_runtime::Parameters;
 use nnc_runtime::program::Port;
+use nnc_runtime::read_at::{ReadAt, side_by_side};
+use nnc_runtime::{DType, Parameters, parameters};
 
 use super::{Entry, Header, decode};
 use crate::Error;
@@ -22,7 +24,9 @@ const CHUNK: usize = 1 << 19;
 #[derive(Debug)]
 pub struct TensorFile {
     header: Header,
-    file: Mutex<File>,
+    file: ReadAt,
+    /// The numbers of NaNs and of infinities in the tensors that have been read.
+    non_finite: Mutex<BTreeMap<String, (usize, usize)>>,
 }
 
 impl TensorFile {
@@ -37,7 +41,8 @@ impl TensorFile {
         let wrong = |message: String| Error::format(path, message);
         let header = Header::length(&start, length).map_err(wrong)?;
         file.by_ref().take(header as u64).read_to_end(&mut start).map_err(failed)?;
-        Ok(TensorFile { header: Header::parse(&start, length).map_err(wrong)?, file: Mutex::new(file) })
+        let header = Header::parse(&start, length).map_err(wrong)?;
+        Ok(TensorFile { header, file: ReadAt::new(file), non_finite: Mutex::default() })
     }
 
     /// The metadata of that key, if there is such.
@@ -50,65 +55,69 @@ impl TensorFile {
         names.iter().for_each(|name| drop(self.header.tensors.remove(name)));
     }
 
-    /// The numbers of NaNs and of infinities in a tensor: none in one of integers.
-    pub fn non_finite(&self, name: &str) -> Result<(usize, usize), String> {
-        let entry = self.entry(name)?;
+    /// The numbers of NaNs and of infinities in a tensor. It is read if it has not been before.
+    pub fn non_finite(&self, port: &Port, threads: usize) -> std::result::Result<(usize, usize), String> {
+        let known = || self.counts().get(&port.name).copied();
+        if known().is_none() {
+            parameters::read(self, port, threads).map_err(|e| e.to_string())?;
+        }
+        Ok(known().unwrap_or_default())
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (usize, usize)>> {
+        self.non_finite.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a part of a tensor, from element `first` on; counts NaNs and infinities.
+    fn read_part(
+        &self,
+        entry: &Entry,
+        (dtype, first): (DType, usize),
+        to: &mut [u8],
+    ) -> std::result::Result<(usize, usize), String> {
+        let size = entry.dtype.bitsize() / 8;
+        let mut buffer = vec![0; CHUNK.min(to.len() / dtype.size() * size)];
+        let mut at = self.header.data + (entry.at + first * size) as u64;
         let (mut nans, mut infinities) = (0, 0);
-        if decode::kind(entry.dtype)? == nnc_runtime::DType::F32 {
-            let mut decoded = vec![0; CHUNK.min(entry.bytes) * 2];
-            self.chunks(entry, |from| {
-                let to = &mut decoded[..from.len() * 32 / entry.dtype.bitsize()];
-                decode::decode(entry.dtype, from, to)?;
-                for v in to.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).filter(|v| !v.is_finite()) {
-                    if v.is_nan() { nans += 1 } else { infinities += 1 }
-                }
-                Ok(())
-            })?;
+        for to in to.chunks_mut(CHUNK / size * dtype.size()) {
+            let from = &mut buffer[..to.len() / dtype.size() * size];
+            self.file.read(from, at).map_err(|e| e.to_string())?;
+            decode::decode(entry.dtype, from, to)?;
+            at += from.len() as u64;
+            if dtype == DType::F32 {
+                let wrong =
+                    to.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).filter(|v| !v.is_finite());
+                wrong.for_each(|v| if v.is_nan() { nans += 1 } else { infinities += 1 });
+            }
         }
         Ok((nans, infinities))
     }
-
-    fn entry(&self, name: &str) -> Result<&Entry, String> {
-        self.header.tensors.get(name).ok_or_else(|| "it is missing".into())
-    }
-
-    /// Reads the elements of a tensor, chunk by chunk.
-    fn chunks(&self, entry: &Entry, mut each: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |e: std::io::Error| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                "the file has become shorter since it was opened".to_string()
-            }
-            _ => e.to_string(),
-        };
-        file.seek(SeekFrom::Start(self.header.data + entry.at as u64)).map_err(failed)?;
-        let mut buffer = vec![0; CHUNK.min(entry.bytes)];
-        let mut left = entry.bytes;
-        while left > 0 {
-            let chunk = &mut buffer[..CHUNK.min(left)];
-            file.read_exact(chunk).map_err(failed)?;
-            each(chunk)?;
-            left -= chunk.len();
-        }
-        Ok(())
-    }
 }
+
+/// A thread reads at least that many elements.
+const LEAST_ELEMENTS: usize = 1 << 16;
 
 impl Parameters for TensorFile {
     fn ports(&self) -> Vec<Port> {
         self.header.ports()
     }
 
-    fn fill(&self, port: &Port, to: &mut [u8], _threads: usize) -> Result<(), String> {
-        let entry = self.entry(&port.name)?;
-        let mut rest = to;
-        self.chunks(entry, |from| {
-            let bytes = from.len() * 8 * port.dtype.size() / entry.dtype.bitsize();
-            let (to, after) = std::mem::take(&mut rest)
-                .split_at_mut_checked(bytes)
-                .ok_or("it has more elements than are wanted")?;
-            rest = after;
-            decode::decode(entry.dtype, from, to)
-        })
+    fn fill(&self, port: &Port, to: &mut [u8], threads: usize) -> std::result::Result<(), String> {
+        let entry = self.header.tensors.get(&port.name).ok_or("it is missing")?;
+        let (size, elements) = (port.dtype.size(), to.len() / port.dtype.size());
+        if elements * entry.dtype.bitsize() != 8 * entry.bytes {
+            return Err(format!("it does not have {elements} elements"));
+        }
+        let part = elements.div_ceil(threads.max(1)).max(LEAST_ELEMENTS);
+        let counted = Mutex::new((0, 0));
+        side_by_side(to.chunks_mut(part * size), |i, to| {
+            let (nans, infinities) = self.read_part(entry, (port.dtype, i * part), to)?;
+            let mut sum = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            *sum = (sum.0 + nans, sum.1 + infinities);
+            Ok::<(), String>(())
+        })?;
+        let counted = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.counts().insert(port.name.clone(), counted);
+        Ok(())
     }
 }
