@@ -112,6 +112,11 @@ pub trait Loaded: Send + Sync {
 
     /// Runs it and tells how long every launch took, where the device has launches.
     fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)>;
+
+    /// How long a run takes on a device that has a clock of its own, with its inputs there.
+    fn time_on_device(&self, _inputs: &[TensorView<'_>]) -> Result<Option<Duration>> {
+        Ok(None)
+    }
 }
 
 /// The back end that the options choose.

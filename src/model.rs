@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Index;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nnc_compiler::graph::specialise::SpecialiseError;
 use nnc_compiler::graph::{Bindings, Dim, Graph, Op, TensorType};
@@ -467,6 +468,13 @@ impl Model {
         let inputs = self.in_order(inputs)?;
         let (tensors, times) = self.loaded(&inputs)?.run_profiled(&inputs)?;
         Ok((self.outputs_of(tensors), times))
+    }
+
+    /// How long a run takes on a GPU, by its clock, with its inputs there; `None` on other devices. It runs
+    /// twice for that.
+    pub fn time_on_device(&self, inputs: &[(&str, TensorView<'_>)]) -> Result<Option<Duration>> {
+        let inputs = self.in_order(inputs)?;
+        self.loaded(&inputs)?.time_on_device(&inputs)
     }
 
     fn outputs_of(&self, tensors: Vec<Tensor>) -> Outputs {

@@ -26,6 +26,7 @@ Examples:
   nnc bench examples/lenet.nn --train --set N=64   a training step
 
 --json prints one line: {\"model\":…, \"batch\":…, \"threads\":…, \"ms_min\":…, \"ms_median\":…, \"runs\":…}
+and, on a GPU, \"device_ms_median\", by its clock, with the inputs there and without its start.
 Also, in bytes: \"planned\", what the plan says that loading and a run (or a training step) take
 at most, and (on Linux) \"resident_growth\", the peak of what the process has in RAM (VmHWM) less what
 it had before the net was compiled: it has the compiler's own memory and the machine code, too.")]
@@ -62,6 +63,9 @@ struct Line<'a> {
     ms_min: f64,
     ms_median: f64,
     runs: usize,
+    /// Of runs on a GPU, by its clock, with inputs there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_ms_median: Option<f64>,
     /// Bytes of loading and a run, or of a training step, by the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     planned: Option<u64>,
@@ -98,7 +102,9 @@ pub fn run(args: &Args) -> Outcome {
         return terminal::print(&profile.to_string());
     }
     let times = time_runs(&mut subject, args.runs)?;
+    let on_device = subject.times_on_device(times.len())?;
     drop(progress);
+    let device_ms_median = on_device.map(|times| median(&times).as_secs_f64() * 1e3);
     let (min, median, runs) = (times.iter().min().copied().unwrap_or_default(), median(&times), times.len());
     let [min_ms, median_ms] = [min, median].map(|t| t.as_secs_f64() * 1e3);
     let planned = subject.planned;
@@ -107,10 +113,21 @@ pub fn run(args: &Args) -> Outcome {
     if args.json {
         let batch = *batch;
         let [ms_min, ms_median] = [min_ms, median_ms];
-        let line = Line { model, batch, threads, ms_min, ms_median, runs, planned, resident_growth };
+        let line = Line {
+            model,
+            batch,
+            threads,
+            ms_min,
+            ms_median,
+            runs,
+            device_ms_median,
+            planned,
+            resident_growth,
+        };
         let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
         return terminal::print(&format!("{text}\n"));
     }
+    let on_device = device_ms_median.map_or(String::new(), |ms| format!(" ({ms:.3} ms on the GPU)"));
     let place = match options.chosen_device() {
         Device::Cpu => format!("{threads} thread{}", if threads == 1 { "" } else { "s" }),
         device => device.to_string(),
@@ -120,7 +137,7 @@ pub fn run(args: &Args) -> Outcome {
         macs => format!(", {:.1} GFLOP/s", 2.0 * *macs as f64 / median.as_secs_f64() / 1e9),
     };
     terminal::print(&format!(
-        "{model}, batch {batch}, {place}: median {median_ms:.3} ms, minimum {min_ms:.3} ms of {runs} {}{speed}\n",
+        "{model}, batch {batch}, {place}: median {median_ms:.3} ms{on_device}, minimum {min_ms:.3} ms of {runs} {}{speed}\n",
         if args.train { "training steps" } else { "runs" },
     ))?;
     let sizes = [("planned memory", planned), ("resident growth", resident_growth)];
@@ -188,6 +205,13 @@ impl Subject {
             },
         }
         Ok(())
+    }
+
+    /// So many times of runs on a GPU, by its clock; none on other devices and of training steps.
+    fn times_on_device(&self, n: usize) -> Outcome<Option<Vec<Duration>>> {
+        let What::Inference(model) = &self.what else { return Ok(None) };
+        let inputs = views(&self.inputs);
+        Ok((0..n).map(|_| model.time_on_device(&inputs)).collect::<Result<_, _>>()?)
     }
 
     fn run_profiled(&mut self) -> Outcome<Vec<LaunchTime>> {

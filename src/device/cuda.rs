@@ -1,6 +1,7 @@
 //! NVIDIA GPUs: which there are, and the back end for them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nnc_compiler::graph::Graph;
 use nnc_compiler::target::GpuTarget;
@@ -85,5 +86,9 @@ impl Loaded for CudaSession {
     fn run_profiled(&self, inputs: &[TensorView<'_>]) -> Result<(Vec<Tensor>, Vec<LaunchTime>)> {
         let (outputs, times) = CudaSession::run_profiled(self, inputs)?;
         Ok((outputs, launch_times(self.program(), times)))
+    }
+
+    fn time_on_device(&self, inputs: &[TensorView<'_>]) -> Result<Option<Duration>> {
+        Ok(Some(self.time(inputs)?))
     }
 }

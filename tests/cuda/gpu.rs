@@ -265,3 +265,59 @@ examples! {
     vgg11_cifar: "vgg_cifar";
     resnet18_cifar: "resnet_cifar";
 }
+
+/// A training step of an example against PyTorch's: loss, gradients, running statistics.
+fn check_step(name: &str, example: &str) {
+    require_gpu();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let json = std::fs::read_to_string(root.join(format!("tests/reference/train/{name}.json"))).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
+    let label: Vec<i32> = serde_json::from_value(expected["labels"].clone()).unwrap();
+    let source = Source::open(root.join(format!("examples/{example}.nn"))).unwrap();
+    let options = Options::new().device(Device::Cuda);
+    let how = TrainerOptions { batch: Some(label.len()), ..TrainerOptions::default() };
+    let mut trainer = Trainer::new(&source, &options, &how).unwrap_or_else(|e| panic!("{}", e.render(false)));
+    trainer.start_from(&reference::weights(&source.network(&options).unwrap()), &[]).unwrap();
+    let (image, label) = (reference::image(&shape), Tensor::I32(ndarray::Array1::from(label).into_dyn()));
+    let given = [("image", image.view()), ("label", label.view())];
+    let gradients = trainer.gradients(&given).unwrap();
+    assert_eq!(gradients.len(), expected["gradients"].as_object().unwrap().len());
+    for (parameter, want) in expected["gradients"].as_object().unwrap() {
+        let found = floats(&gradients[parameter]);
+        let (norm, want_norm) =
+            (found.iter().map(|x| x * x).sum::<f64>().sqrt(), want["norm"].as_f64().unwrap());
+        assert!((norm - want_norm).abs() <= GRADIENT * want_norm, "`{parameter}`: {want_norm}, found {norm}");
+        let first: Vec<f64> = serde_json::from_value(want["first"].clone()).unwrap();
+        for (f, w) in found.iter().zip(first) {
+            assert!((f - w).abs() <= GRADIENT * want_norm, "gradient of `{parameter}`: {w}, found {f}");
+        }
+    }
+    let loss = expected["loss"].as_f64().unwrap();
+    assert_close("the loss", &[trainer.step(&given).unwrap().loss], &[loss], LOGITS);
+    let weights = trainer.weights().unwrap();
+    for (statistic, want) in expected["running"].as_object().unwrap() {
+        let want: Vec<f64> = serde_json::from_value(want.clone()).unwrap();
+        let found = floats(&weights.tensors().unwrap()[statistic]);
+        assert_close(statistic, &found[..want.len()], &want, LOGITS);
+    }
+}
+
+/// Of a gradient's norm; as for [`LOGITS`].
+const GRADIENT: f64 = 2e-2;
+
+macro_rules! steps {
+    ($($test:ident: $name:literal, $example:literal;)*) => { $(
+        #[test]
+        #[ignore = "needs a GPU"]
+        fn $test() {
+            check_step($name, $example);
+        }
+    )* };
+}
+
+steps! {
+    lenet5_step: "lenet5", "lenet";
+    vgg11_cifar_step: "vgg11_cifar", "vgg_cifar";
+    resnet18_cifar_step: "resnet18_cifar", "resnet_cifar";
+}

@@ -99,4 +99,5 @@ fn steps_can_be_timed_and_kernels_profiled() {
 #[test]
 fn checks_of_real_gpus() {
     Double::new().test("gpu::training_steps");
+    Double::new().test("gpu::lenet5_step");
 }

@@ -1,0 +1,70 @@
+//! The double called as the runtime calls it: what it does late, and what it does not forgive.
+
+use std::ffi::c_void;
+use std::ptr::null_mut;
+
+use nnc_cuda_driver_double::codes;
+use nnc_cuda_driver_double::config::Config;
+
+// SAFETY of the declarations: these are the double's own functions, with its signatures.
+unsafe extern "C" {
+    fn cuInit(flags: u32) -> i32;
+    fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: i32) -> i32;
+    fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> i32;
+    fn cuMemFree_v2(address: u64) -> i32;
+    fn cuMemHostAlloc(start: *mut *mut c_void, bytes: usize, flags: u32) -> i32;
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: *mut c_void) -> i32;
+    fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) -> i32;
+    fn cuStreamCreate(stream: *mut *mut c_void, flags: u32) -> i32;
+    fn cuStreamSynchronize(stream: *mut c_void) -> i32;
+    fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: u32) -> i32;
+    fn cuStreamEndCapture(stream: *mut c_void, graph: *mut *mut c_void) -> i32;
+}
+
+/// One process is one world, so this is one test.
+#[test]
+fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
+    let (mut context, mut stream, mut pinned, mut graph) = (null_mut(), null_mut(), null_mut(), null_mut());
+    let mut address = 0;
+    let mut read = [0u8; 4];
+    // SAFETY: pointers are to variables that live, with as many bytes as is said.
+    unsafe {
+        assert_eq!(cuInit(0), codes::SUCCESS);
+        assert_eq!(cuMemAlloc_v2(&mut address, 4), codes::ERROR_INVALID_CONTEXT, "no context yet");
+        assert_eq!(cuDevicePrimaryCtxRetain(&mut context, 0), codes::SUCCESS);
+        assert_eq!(cuMemAlloc_v2(&mut address, usize::MAX / 2), codes::ERROR_OUT_OF_MEMORY);
+        assert_eq!(cuMemAlloc_v2(&mut address, 4), codes::SUCCESS);
+        assert_eq!(cuStreamCreate(&mut stream, 1), codes::SUCCESS);
+        assert_eq!(cuMemHostAlloc(&mut pinned, 4, 0), codes::SUCCESS);
+        let from = pinned.cast::<u8>();
+        from.write_bytes(1, 4);
+        let own = [7u8; 4];
+        let beside = cuMemcpyHtoDAsync_v2(address, own.as_ptr().cast(), 4, stream);
+        assert_eq!(beside, codes::ERROR_INVALID_VALUE, "memory that is not page-locked");
+        assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
+        let early = cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), address, 4);
+        assert_eq!(early, codes::ERROR_INVALID_VALUE, "nothing was written yet");
+        // Overwritten before it is copied: that shows.
+        from.write_bytes(2, 4);
+        assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
+        assert_eq!(cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), address, 4), codes::SUCCESS);
+        assert_eq!(read, [2; 4]);
+        assert_eq!(cuStreamBeginCapture_v2(stream, 0), codes::SUCCESS);
+        assert_eq!(cuStreamSynchronize(stream), codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
+        assert_eq!(cuStreamEndCapture(stream, &mut graph), codes::SUCCESS);
+        // Memory that work is to use is gone.
+        assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
+        assert_eq!(cuMemFree_v2(address), codes::SUCCESS);
+        assert_eq!(cuStreamSynchronize(stream), codes::ERROR_INVALID_VALUE);
+    }
+}
+
+#[test]
+fn settings() {
+    let config = Config::parse("devices=2,capability=8.6,memory=100,driver=12080,fail=conv,after=3");
+    assert_eq!((config.devices, config.capability, config.memory), (2, (8, 6), 100));
+    assert_eq!((config.driver, config.fail.as_deref(), config.after), (12_080, Some("conv"), 3));
+    assert_eq!(Config::parse("").capability, (9, 0));
+    assert!(std::panic::catch_unwind(|| Config::parse("device=1")).is_err());
+}
