@@ -137,8 +137,9 @@ fn layers(network: &Network) -> Vec<TunedLayer> {
     let mut layers: Vec<TunedLayer> = vec![];
     for group in &graph.groups {
         let Some(conv) = convolution_of(&graph, &group.nodes) else { continue };
-        let known = prepared.contains(&graph.operands(conv)[1]);
-        let Some(estimated) = algorithm_of(&graph, &group.nodes, known, &target, &model) else { continue };
+        let Some(estimated) = algorithm_of(&graph, &group.nodes, &prepared, &target, &model) else {
+            continue;
+        };
         let names = group.nodes.iter().map(|&n| graph.node(n).name.clone());
         let node = graph.node(conv);
         if node.name.is_empty() || layers.iter().any(|l| l.layer == node.name) {

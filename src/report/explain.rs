@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use nnc_compiler::graph::{Graph, NodeId, Op};
-use nnc_compiler::lower::algorithm::{algorithm_of, convolution_of};
+use nnc_compiler::lower::algorithm::algorithm_of;
 use nnc_compiler::pass::{self, Remark, Report};
 use nnc_dsl::SourceMap;
 
@@ -101,10 +101,8 @@ fn group(out: &mut String, graph: &Graph, sources: &SourceMap, i: usize, fusion:
 /// How a 3x3 convolution is computed.
 fn algorithm(out: &mut String, network: &Network, graph: &Graph, i: usize, prepared: &HashSet<NodeId>) {
     let nodes = &graph.groups[i].nodes;
-    let conv = convolution_of(graph, nodes);
-    let known = conv.is_some_and(|n| prepared.contains(&graph.operands(n)[1]));
     let options = network.options().lowering();
-    if let Some(chosen) = algorithm_of(graph, nodes, known, &network.options().chosen_target(), &options) {
+    if let Some(chosen) = algorithm_of(graph, nodes, prepared, &network.options().chosen_target(), &options) {
         let _ = writeln!(out, "  by {chosen}");
     }
 }

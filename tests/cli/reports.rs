@@ -58,6 +58,24 @@ fn explain_lenet() {
     insta::assert_snapshot!(nnc("explain examples/lenet.nn --target-cpu fma").ok());
 }
 
+/// Says the algorithms that the kernels have, of weights as they are and of those that a normalisation is folded into.
+#[test]
+fn explain_knows_the_algorithms() {
+    for net in ["vgg.nn", "resnet.nn"] {
+        let explained = nnc(&format!("explain examples/{net} --set N=1 --target-cpu fma")).ok();
+        let kernels = nnc(&format!("compile examples/{net} --set N=1 --target-cpu fma --emit kernels")).ok();
+        let counts = [2, 4].map(|m| {
+            let said = explained.matches(&format!("by Winograd F({m}x{m}, 3x3)")).count();
+            let name = format!("conv2d_winograd{m}_");
+            let made =
+                kernels.lines().filter(|l| l.trim_start().starts_with("run") && l.contains(&name)).count();
+            assert_eq!(said, made, "{net}: F({m}x{m}, 3x3)");
+            said
+        });
+        assert!(counts.iter().sum::<usize>() > 0, "{net}");
+    }
+}
+
 #[test]
 fn bench_prints_a_line_of_json() {
     let text = nnc("bench examples/lenet.nn --set N=2 --threads 1 --runs 3 --json").ok();

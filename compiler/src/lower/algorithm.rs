@@ -29,7 +29,7 @@
 //! The cheapest wins; direct wins ties. What was chosen shows in the kernel's name (`conv2d_winograd4_relu`)
 //! and in `nnc explain`. `nnc bench --profile` is the check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -40,6 +40,7 @@ use super::winograd::transform::Transform;
 use super::winograd::{VECTORS, fits};
 use crate::graph::op::{AvgPool2d, MaxPool2d};
 use crate::graph::{Graph, NodeId, Op};
+use crate::pass::is_settled;
 use crate::target::CpuTarget;
 
 /// Share of the multiply-add peak that direct convolutions reach.
@@ -158,11 +159,11 @@ pub fn convolution_of(graph: &Graph, nodes: &[NodeId]) -> Option<NodeId> {
 }
 
 /// The algorithm of a group with a convolution, at the moment for 3x3 kernels; `None` if there is
-/// no such choice. `prepared` says that the weights are known before the run.
+/// no such choice. `prepared` is what is computed once, before the runs.
 pub fn algorithm_of(
     graph: &Graph,
     nodes: &[NodeId],
-    prepared: bool,
+    prepared: &HashSet<NodeId>,
     target: &CpuTarget,
     options: &LowerOptions,
 ) -> Option<Choice> {
@@ -174,7 +175,9 @@ pub fn algorithm_of(
         _ => None,
     });
     let overlaps = pools.is_some_and(|w| !pool_fits(w, [height, width]));
-    let model = || algorithm(&problem, overlaps, prepared, target);
+    let weight = graph.operands(anchor)[1];
+    let known = is_settled(graph, weight) || prepared.contains(&weight);
+    let model = || algorithm(&problem, overlaps, known, target);
     let algorithm = match &options.convolutions {
         Convolutions::Direct => Algorithm::Direct,
         Convolutions::Always(a) => *a,

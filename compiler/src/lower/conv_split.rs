@@ -152,6 +152,18 @@ pub(super) fn tiles(width: usize, most: usize) -> Vec<(usize, usize)> {
     out
 }
 
+/// Pixels of a tile with so many vectors of output channels: as many as leave registers for the weights and an input.
+pub(super) fn most_pixels(registers: usize, lanes: usize, vectors: usize) -> usize {
+    // Cranelift's x86-64 multiply-add overwrites a factor, so each input is copied twice more: with a
+    // register less, that copy spills (measured: 58 % of the peak; 97 % with it). Our own assembler
+    // overwrites the sum; for a single vector it spreads the input within the multiply-add.
+    let inputs = match lanes {
+        4 => 3,
+        _ => 1,
+    };
+    (registers.saturating_sub(vectors + inputs) / vectors).min(MOST_PIXELS)
+}
+
 impl Problem<'_> {
     /// The cheapest cut.
     pub fn geometry(&self) -> Geometry {
@@ -234,7 +246,7 @@ impl Problem<'_> {
         let mut best: Option<(f64, TileShape)> = None;
         for n in (1..=most_blocks).filter(|n| blocks.is_multiple_of(*n)) {
             let vectors = n * self.block / self.lanes;
-            let pixels = self.most_pixels(vectors);
+            let pixels = most_pixels(self.registers, self.lanes, vectors);
             if pixels == 0 && n > 1 {
                 continue;
             }
@@ -245,18 +257,6 @@ impl Problem<'_> {
             }
         }
         best.map_or(TileShape { blocks: 1, vectors: 1, pixels: 1, rows: 1 }, |(_, shape)| shape)
-    }
-
-    /// Pixels of a tile: as many as leave registers for the weights and an input.
-    fn most_pixels(&self, vectors: usize) -> usize {
-        // Cranelift's x86-64 multiply-add overwrites a factor, so each input is copied twice more: with a
-        // register less, that copy spills (measured: 58 % of the peak; 97 % with it). Our own assembler
-        // overwrites the sum; for a single vector it spreads the input within the multiply-add.
-        let inputs = match (self.lanes, vectors) {
-            (4, _) => 3,
-            _ => 1,
-        };
-        (self.registers.saturating_sub(vectors + inputs) / vectors).min(MOST_PIXELS)
     }
 
     /// Cycles of some rows for one group of blocks.

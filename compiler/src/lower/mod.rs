@@ -51,7 +51,7 @@ use nnc_runtime::DType;
 use nnc_runtime::program::{Parameter, Phase, Port};
 
 use self::access::Place;
-use self::algorithm::{Choice, LowerOptions, algorithm_of, convolution_of};
+use self::algorithm::{Choice, LowerOptions, algorithm_of};
 use self::values::Moment;
 use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Launch, Module};
@@ -349,9 +349,7 @@ impl<'a> Lowering<'a> {
 
     /// The algorithm of a group with a convolution, where there is a choice.
     fn algorithm(&self, nodes: &[NodeId]) -> Option<Choice> {
-        let conv = convolution_of(self.graph, nodes)?;
-        let prepared = self.prepared.contains(&self.graph.operands(conv)[1]);
-        algorithm_of(self.graph, nodes, prepared, self.target, self.options)
+        algorithm_of(self.graph, nodes, &self.prepared, self.target, self.options)
     }
 
     fn phase(&self, id: NodeId) -> Phase {

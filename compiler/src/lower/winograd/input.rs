@@ -2,7 +2,7 @@
 //! channels at a time.
 //!
 //! Rows first: a row outside the image is zero without being read. The rows wait in scratch; their
-//! columns follow and go to `[product, block of channels, tile, channel]`, which the products read
+//! columns follow and go to `[product, part, block of channels, tile of the part, channel]`, which the products read
 //! by broadcast.
 
 use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
@@ -17,7 +17,7 @@ use super::{Strip, Winograd, spread};
 /// Where the transformed tiles go.
 pub(super) struct Target<'t> {
     pub buffer: BufferId,
-    /// What comes before `[product, block, tile, channel]` in its index.
+    /// What comes before `[product, part, block, tile, channel]` in its index.
     pub prefix: &'t [Index],
 }
 
@@ -36,6 +36,8 @@ impl Winograd<'_> {
         let registers = self.transform.registers(b, self.lanes);
         for columns in input_columns(&self.problem, self.transform) {
             self.each_tile(b, strip, &columns, &mut |b, tile| {
+                let part = tile.number.div(self.part_tiles(), b.extents());
+                let in_part = tile.number.rem(self.part_tiles(), b.extents());
                 b.serial("v", self.geometry.block / self.lanes, |b, v| {
                     let from = Patch { x, n: &tile.n, block, vector: &v, columns: &columns };
                     self.transform_rows(b, registers, &from, [&tile.row, &tile.step], rows);
@@ -48,7 +50,7 @@ impl Winograd<'_> {
                             &mut |b, i, lane, value| {
                                 let product = j.clone() + i * size;
                                 let channel = v.clone() * self.lanes as i64 + lane.clone();
-                                let at = [product, block.clone(), tile.number.clone(), channel];
+                                let at = [product, part.clone(), block.clone(), in_part.clone(), channel];
                                 b.store(target.buffer, [target.prefix, &at].concat(), value);
                             },
                         );
@@ -107,8 +109,7 @@ impl Winograd<'_> {
 
     /// The scratch buffer of a strip's transformed input.
     pub(super) fn strip_buffer(&self, b: &mut Builder) -> BufferId {
-        let g = &self.geometry;
-        let shape = [self.transform.products(), g.in_blocks, g.strip_tiles(), g.block];
+        let shape = self.input_shape();
         let strides = spread(&shape, 0);
         b.kernel.strided("transformed", DType::F32, &shape, &strides, Memory::Scratch)
     }

@@ -315,9 +315,8 @@ impl<'a> Winograd<'a> {
     }
 
     /// The shape of the transformed input as a value.
-    fn split_shape(&self) -> [usize; 6] {
-        let g = &self.geometry;
-        [g.strips[0], g.strips[1], self.transform.products(), g.in_blocks, g.strip_tiles(), g.block]
+    fn split_shape(&self) -> Vec<usize> {
+        [&self.geometry.strips[..], &self.input_shape()].concat()
     }
 }
 

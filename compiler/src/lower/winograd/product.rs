@@ -12,20 +12,16 @@ use nnc_runtime::DType;
 use crate::kernel::{BufferId, Cache, Expr, Index, Memory};
 
 use super::super::builder::Builder;
-use super::super::conv_split::tiles;
+use super::super::conv_split::most_pixels;
 use super::super::elementwise::{f32, fma};
 use super::{LINE, Winograd, spread};
-
-/// Registers beside sums and weights: an input, and the two copies that Cranelift's multiply-add
-/// overwrites.
-const INPUT_REGISTERS: usize = 3;
 
 /// Vectors of output channels in a tile of registers.
 pub const VECTORS: usize = 2;
 
 /// The operands of the products of a group of output channels.
 pub(super) struct Operands<'o> {
-    /// `[…, product, block, tile, channel]`
+    /// `[…, product, part of the strip, block, tile of the part, channel]`
     pub input: BufferId,
     pub prefix: &'o [Index],
     /// `[group, product, input channel · output channel]`
@@ -44,9 +40,9 @@ struct Registers {
 struct RegisterTile<'t> {
     group: &'t Index,
     product: &'t Index,
-    /// The first of its tiles.
-    first: Index,
-    /// How many they are.
+    /// Which part of the strip.
+    part: Index,
+    /// How many tiles that has.
     size: usize,
     next: Next,
 }
@@ -61,28 +57,35 @@ struct Next {
     lines: usize,
 }
 
-/// Tiles whose sums fit in registers.
-pub(super) fn register_tiles(registers: usize) -> usize {
-    (registers.saturating_sub(VECTORS + INPUT_REGISTERS) / VECTORS).max(1)
-}
-
 impl Winograd<'_> {
     /// All products of a strip and a group.
     pub(super) fn multiply(&self, b: &mut Builder, group: &Index, operands: &Operands) {
-        let cut = tiles(self.geometry.strip_tiles(), register_tiles(self.registers));
-        let parts = cut.iter().map(|(count, _)| count).sum();
-        b.serial("p", self.transform.products(), |b, p| {
-            let (mut first, mut before) = (0, 0);
-            for &(count, size) in &cut {
-                b.serial("t", count, |b, t| {
-                    let next = self.next(b, [group, &p], t.clone() + before, parts);
-                    let first = t * size as i64 + first;
-                    self.register_tile(b, &RegisterTile { group, product: &p, first, size, next }, operands);
-                });
-                first += count * size;
-                before += count;
+        let (tiles, most) = (self.geometry.strip_tiles(), self.part_tiles());
+        let parts = tiles.div_ceil(most);
+        b.serial("p", self.transform.products(), |b, product| {
+            let some = |b: &mut Builder, part: Index, size: usize| {
+                let next = self.next(b, [group, &product], part.clone(), parts);
+                let tile = RegisterTile { group, product: &product, part, size, next };
+                self.register_tile(b, &tile, operands);
+            };
+            b.serial("t", tiles / most, |b, part| some(b, part, most));
+            if tiles % most > 0 {
+                some(b, Index::from(parts - 1), tiles % most);
             }
         });
+    }
+
+    /// Tiles of a part of a strip: those that a tile of registers holds the sums of. The last part may have less.
+    pub(super) fn part_tiles(&self) -> usize {
+        let tiles = self.geometry.strip_tiles();
+        let most = most_pixels(self.registers, self.lanes, VECTORS).max(1);
+        tiles.div_ceil(tiles.div_ceil(most))
+    }
+
+    /// A strip's transformed input: what a tile of registers reads is in one piece, as the processor fetches best.
+    pub(super) fn input_shape(&self) -> [usize; 5] {
+        let (g, part) = (&self.geometry, self.part_tiles());
+        [self.transform.products(), g.strip_tiles().div_ceil(part), g.in_blocks, part, g.block]
     }
 
     /// The share of the next weights that a part of the work on these fetches.
@@ -128,7 +131,7 @@ impl Winograd<'_> {
             self.steps(b, &registers, tile, [&last, &Index::default()], channels % block, operands);
         }
         self.each_sum(b, size, &mut |b, sum| {
-            let number = tile.first.clone() + sum[0].clone();
+            let number = tile.part.clone() * self.part_tiles() as i64 + sum[0].clone();
             let channel = sum[1].clone() * lanes as i64 + sum[2].clone();
             let value = Expr::Load(registers.sums, sum);
             b.store(operands.products, vec![tile.product.clone(), number, channel], value);
@@ -184,8 +187,7 @@ impl Winograd<'_> {
                 });
             });
             b.unroll("i", tile.size, |b, i| {
-                let number = tile.first.clone() + i.clone();
-                let at = [tile.product.clone(), block.clone(), number, c];
+                let at = [tile.product.clone(), tile.part.clone(), block.clone(), i.clone(), c];
                 let x = Expr::Load(operands.input, [operands.prefix, &at].concat());
                 b.vector(lanes, |b, lane| b.store(registers.x, vec![lane], x));
                 b.unroll("v", VECTORS, |b, v| {
