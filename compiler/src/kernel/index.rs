@@ -93,7 +93,10 @@ impl Index {
                     if l.div_euclid(*d) == h.div_euclid(*d) {
                         (l.rem_euclid(*d), h.rem_euclid(*d))
                     } else {
-                        (0, d - 1)
+                        // Its values are as far apart as the terms' and the divisor's common steps.
+                        let step = a.terms.values().fold(*d, |g, &c| gcd(g, c.abs()));
+                        let first = a.constant.rem_euclid(step);
+                        (first, d - step + first)
                     }
                 }
             };
@@ -193,6 +196,11 @@ impl Index {
     pub fn display<'a>(&'a self, names: &'a dyn Fn(Var) -> String) -> impl fmt::Display + 'a {
         Shown { index: self, names }
     }
+}
+
+/// The greatest common divisor of two numbers that are not negative.
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 struct Shown<'a> {

@@ -11,7 +11,9 @@ use nnc_runtime::DType;
 use super::access::Place;
 use crate::graph::{Graph, NodeId};
 use crate::kernel::module::Arg;
-use crate::kernel::{BufferId, Cache, Expr, Extents, Guard, Index, Kernel, LoopKind, Memory, Stmt, Var};
+use crate::kernel::{
+    BufferId, Cache, Expr, Extents, Guard, Index, Joint, Kernel, LoopKind, Memory, Stmt, Var,
+};
 
 /// What a value outside the group is to a kernel.
 #[derive(Clone, Debug)]
@@ -44,6 +46,11 @@ impl Cell {
     /// Its value.
     pub fn get(&self) -> Expr {
         Expr::Load(self.buffer, vec![self.index.clone()])
+    }
+
+    /// Its buffer, and its place there.
+    pub fn place(&self) -> (BufferId, Vec<Index>) {
+        (self.buffer, vec![self.index.clone()])
     }
 
     /// The value of one of its lanes, outside of lane mode.
@@ -149,6 +156,24 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+
+    /// A loop over members of a block; one over a single member, too.
+    pub fn members(
+        &mut self,
+        kind: LoopKind,
+        name: &str,
+        extent: usize,
+        body: impl FnOnce(&mut Builder<'a>, Index),
+    ) {
+        let var = self.var(name, extent);
+        let body = self.scoped(|b| body(b, var.into()));
+        self.push(Stmt::Loop { var, kind, body });
+    }
+
+    /// What the threads of a block do together.
+    pub fn joint(&mut self, joint: Joint) {
+        self.push(Stmt::Joint(joint));
     }
 
     /// A serial loop.
@@ -308,7 +333,14 @@ impl<'a> Builder<'a> {
     pub fn shared(&mut self, dtype: DType, value: Expr) -> Expr {
         match &value {
             Expr::Const(..) => value,
-            Expr::Load(b, _) if self.kernel.buffers[b.0 as usize].memory == Memory::Register => value,
+            Expr::Load(b, _)
+                if matches!(
+                    self.kernel.buffers[b.0 as usize].memory,
+                    Memory::Register | Memory::Fragment(_)
+                ) =>
+            {
+                value
+            }
             _ => self.named("t", dtype, value),
         }
     }

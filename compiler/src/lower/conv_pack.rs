@@ -192,7 +192,11 @@ impl<'a> Lowering<'a> {
             Operand::Splat(dtype, x) => Expr::Const(*dtype, *x),
             Operand::Memory(place) => b.load(place, "x", at),
         };
-        if let Some((kernel, args)) = elements.kernel(&scope, &|b, at| element(b, &read, at)) {
+        let made = match self.gpu {
+            Some(_) => super::gpu::each_element(&scope, name, &to, &|b, at| element(b, &read, at)),
+            None => elements.kernel(&scope, &|b, at| element(b, &read, at)),
+        };
+        if let Some((kernel, args)) = made {
             self.launch(kernel, args, &[id], self.phase(id));
         }
         self.packed.insert(key, Rc::new(to.clone()));

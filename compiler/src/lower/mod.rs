@@ -23,7 +23,7 @@ mod conv_tile;
 mod elements;
 mod elementwise;
 mod generic;
-mod gpu;
+pub mod gpu;
 mod group;
 mod linear;
 mod matmul;
@@ -52,6 +52,7 @@ use nnc_runtime::program::{Parameter, Phase, Port};
 
 use self::access::Place;
 use self::algorithm::{Choice, LowerOptions, algorithm_of};
+use self::gpu::GpuOptions;
 use self::values::Moment;
 use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::kernel::module::{Arg, Launch, Module};
@@ -119,7 +120,8 @@ pub fn lower_with(
     lowering.module()
 }
 
-/// Lowers a graph for a GPU: tasks are threads. The graph was optimised for [`GpuTarget::thread`].
+/// Lowers a graph for a GPU: tasks are threads, or blocks of them. The graph was optimised for
+/// [`GpuTarget::thread`].
 ///
 /// # Errors
 /// As [`lower`].
@@ -128,9 +130,23 @@ pub fn lower_for_gpu(
     target: GpuTarget,
     sources: Option<&SourceMap>,
 ) -> Result<Module, LowerError> {
+    lower_for_gpu_with(graph, target, GpuOptions::default(), sources)
+}
+
+/// Lowers a graph for a GPU, with options.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_for_gpu_with(
+    graph: &Graph,
+    target: GpuTarget,
+    gpu: GpuOptions,
+    sources: Option<&SourceMap>,
+) -> Result<Module, LowerError> {
     let (thread, options) = (target.thread(), LowerOptions::default());
     let mut lowering = Lowering::new(graph, &thread, &options, sources)?;
-    lowering.is_gpu = true;
+    lowering.gpu = Some(target);
+    lowering.gpu_options = gpu;
     lowering.module()
 }
 
@@ -139,7 +155,9 @@ struct Lowering<'a> {
     graph: &'a Graph,
     /// What runs a task: a CPU's core, or a GPU's thread.
     target: &'a CpuTarget,
-    is_gpu: bool,
+    /// The GPU, if it is one's thread.
+    gpu: Option<GpuTarget>,
+    gpu_options: GpuOptions,
     options: &'a LowerOptions,
     sources: Option<&'a SourceMap>,
     module: Module,
@@ -202,7 +220,8 @@ impl<'a> Lowering<'a> {
         Ok(Lowering {
             graph,
             target,
-            is_gpu: false,
+            gpu: None,
+            gpu_options: GpuOptions::default(),
             options,
             sources,
             module,
@@ -229,7 +248,7 @@ impl<'a> Lowering<'a> {
         for unit in units.ordered() {
             match units.nodes[unit][..] {
                 [id] if self.is_alias(id) => self.alias(id)?,
-                ref nodes if self.is_gpu => self.gpu_group(nodes)?,
+                ref nodes if self.gpu.is_some() => self.gpu_group(nodes)?,
                 ref nodes => self.group(nodes)?,
             }
         }

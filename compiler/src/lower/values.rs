@@ -183,7 +183,7 @@ impl Lowering<'_> {
     pub(super) fn copy(&mut self, id: NodeId, from: &Place, to: &Place, phase: Phase) {
         let scope = Scope { graph: self.graph, members: Default::default(), operands: Default::default() };
         let name = if from.layout == to.layout { "copy" } else { "relayout" };
-        if self.is_gpu {
+        if self.gpu.is_some() {
             if let Some((kernel, args)) = super::gpu::copy(&scope, name, from, to) {
                 self.launch(kernel, args, &[id], phase);
             }

@@ -7,7 +7,7 @@ use nnc_compiler::emit::cuda;
 use nnc_compiler::kernel::Module;
 use nnc_compiler::kernel::module::Role;
 use nnc_compiler::target::GpuTarget;
-use nnc_ptx_interpreter::{Arg, Buffer, Memory};
+use nnc_ptx_interpreter::{Arg, Buffer, Memory, Stats};
 use nnc_runtime::{DType, Tensor};
 
 /// The outputs by name, and what became of the parameters that the module changes, by theirs.
@@ -20,6 +20,26 @@ pub fn run_ptx(
     feeds: &BTreeMap<String, Tensor>,
 ) -> BTreeMap<String, Tensor> {
     let ptx = cuda::emit(module, target).unwrap_or_else(|e| panic!("{e}"));
+    run_text(module, &ptx, feeds).unwrap_or_else(|e| panic!("{e}\n{}", ptx.text)).outputs
+}
+
+/// What a run gave.
+pub struct Ran {
+    /// By name.
+    pub outputs: BTreeMap<String, Tensor>,
+    /// What each launch took.
+    pub stats: Vec<Stats>,
+}
+
+/// Likewise, of a text that may be damaged: what the interpreter finds.
+///
+/// # Panics
+/// If the text cannot be read.
+pub fn run_text(
+    module: &Module,
+    ptx: &cuda::Ptx,
+    feeds: &BTreeMap<String, Tensor>,
+) -> Result<Ran, nnc_ptx_interpreter::Error> {
     let code = nnc_ptx_interpreter::Module::parse(&ptx.text).unwrap_or_else(|e| panic!("{e}\n{}", ptx.text));
     let mut memory = Memory::new();
     let mut buffers = vec![];
@@ -33,6 +53,7 @@ pub fn run_ptx(
             Role::Output(_) | Role::Temporary => memory.allocate(&v.name, v.elements * v.dtype.size()),
         });
     }
+    let mut stats = vec![];
     for l in &module.launches {
         let entry = &ptx.entries[l.kernel];
         let address = |a: &nnc_compiler::kernel::module::Arg| {
@@ -41,19 +62,18 @@ pub fn run_ptx(
         };
         let args: Vec<Arg> = l.args.iter().map(address).collect();
         let (grid, block) = ([entry.launch.grid, 1, 1], [entry.launch.block, 1, 1]);
-        let done = code.launch(&mut memory, &entry.name, grid, block, entry.launch.shared_bytes, &args);
-        done.unwrap_or_else(|e| panic!("{e}\n{}\n{}", module.kernels[l.kernel], ptx.text));
+        stats.push(code.launch(&mut memory, &entry.name, grid, block, entry.launch.shared_bytes, &args)?);
     }
-    let mut out = BTreeMap::new();
+    let mut outputs = BTreeMap::new();
     for (v, &buffer) in module.values.iter().zip(&buffers) {
         let port = match v.role {
             Role::Output(i) => &module.outputs[i],
             Role::State(i) => &module.parameters[i].port,
             _ => continue,
         };
-        out.insert(port.name.clone(), download(&mut memory, buffer, port.dtype, &port.shape));
+        outputs.insert(port.name.clone(), download(&mut memory, buffer, port.dtype, &port.shape)?);
     }
-    out
+    Ok(Ran { outputs, stats })
 }
 
 fn upload(memory: &mut Memory, t: &Tensor, name: &str) -> Buffer {
@@ -65,19 +85,21 @@ fn upload(memory: &mut Memory, t: &Tensor, name: &str) -> Buffer {
     }
 }
 
-fn download(memory: &mut Memory, buffer: Buffer, dtype: DType, shape: &[usize]) -> Tensor {
-    fn read<T: nnc_ptx_interpreter::Element>(memory: &mut Memory, buffer: Buffer) -> Vec<T> {
-        memory.download(buffer).unwrap_or_else(|e| panic!("{e}"))
-    }
+fn download(
+    memory: &mut Memory,
+    buffer: Buffer,
+    dtype: DType,
+    shape: &[usize],
+) -> Result<Tensor, nnc_ptx_interpreter::Error> {
     let (shape, fits) = (IxDyn(shape), "as many elements as the shape says");
-    match dtype {
+    Ok(match dtype {
         DType::F32 | DType::F64 => {
-            Tensor::F32(ArrayD::from_shape_vec(shape, read(memory, buffer)).expect(fits))
+            Tensor::F32(ArrayD::from_shape_vec(shape, memory.download(buffer)?).expect(fits))
         }
-        DType::I32 => Tensor::I32(ArrayD::from_shape_vec(shape, read(memory, buffer)).expect(fits)),
+        DType::I32 => Tensor::I32(ArrayD::from_shape_vec(shape, memory.download(buffer)?).expect(fits)),
         DType::Bool => {
-            let bytes: Vec<u8> = read(memory, buffer);
+            let bytes: Vec<u8> = memory.download(buffer)?;
             Tensor::Bool(ArrayD::from_shape_vec(shape, bytes.iter().map(|&b| b != 0).collect()).expect(fits))
         }
-    }
+    })
 }

@@ -45,6 +45,9 @@ fn line(ptxas: &str, name: &str, graph: &Graph, target: GpuTarget) -> String {
     let ptx = cuda::emit(&module, target).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut usage = assemble(ptxas, &ptx.text, target);
     assert_eq!(usage.len(), ptx.entries.len(), "{name}");
+    if let Some(u) = usage.iter().find(|u| u.spilled > 0) {
+        panic!("{name}, {target}: registers of {u:?} do not fit:\n{}", entry(&ptx.text, &u.kernel));
+    }
     usage.sort_by_key(|u| std::cmp::Reverse(u.registers));
     let (most, spilled) = (&usage[0], usage.iter().map(|u| u.spilled).sum::<u32>());
     let stack = usage.iter().map(|u| u.stack).max().unwrap_or_default();
@@ -54,6 +57,12 @@ fn line(ptxas: &str, name: &str, graph: &Graph, target: GpuTarget) -> String {
         most.registers,
         most.kernel
     )
+}
+
+/// The text of an entry.
+fn entry<'t>(text: &'t str, name: &str) -> &'t str {
+    let found = text.split_once(&format!(".entry {name}(")).map_or("", |(_, rest)| rest);
+    found.split_once("\n}\n").map_or(found, |(body, _)| body)
 }
 
 #[test]

@@ -3,8 +3,11 @@
 
 mod assemble;
 mod block;
+mod damaged;
 #[path = "../common/gpu.rs"]
 mod gpu;
 mod nets;
+mod products;
 mod ptxas;
+mod rows;
 mod text;

@@ -9,7 +9,8 @@ use nnc_compiler::build::{BuildOptions, Built, NoFiles, build};
 use nnc_compiler::graph::interpret::{Precision, step};
 use nnc_compiler::graph::{Bindings, Graph};
 use nnc_compiler::kernel::interpret::{cells_of, run_module};
-use nnc_compiler::lower::lower_for_gpu;
+use nnc_compiler::lower::gpu::{Blocks, GpuOptions, Products};
+use nnc_compiler::lower::lower_for_gpu_with;
 use nnc_compiler::pass;
 use nnc_compiler::plan::order;
 use nnc_compiler::target::GpuTarget;
@@ -19,10 +20,11 @@ use nnc_runtime::{DType, Tensor};
 
 use crate::gpu::run_ptx;
 
-/// Of the largest element: sums are added up in another order.
+/// Of the largest element: sums are added up in another order; and what TF32 leaves of factors.
 const TOLERANCE: f32 = 2e-5;
+const TF32_TOLERANCE: f32 = 5e-3;
 
-fn built(text: &str, training: bool) -> Built {
+pub fn built(text: &str, training: bool) -> Built {
     let mut map = SourceMap::new();
     let root = map.add("test.nn", text);
     let options = BuildOptions { training, ..BuildOptions::default() };
@@ -35,7 +37,7 @@ fn batch(n: usize) -> Bindings {
 }
 
 /// Made-up values for what has none yet: labels below 3, variances above zero.
-fn fill(graph: &Graph, feeds: &mut BTreeMap<String, Tensor>) {
+pub fn fill(graph: &Graph, feeds: &mut BTreeMap<String, Tensor>) {
     let mut state = 7u64;
     let mut number = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -72,28 +74,32 @@ fn fill(graph: &Graph, feeds: &mut BTreeMap<String, Tensor>) {
     }
 }
 
-fn check(graph: &Graph, feeds: &BTreeMap<String, Tensor>) {
+fn check(graph: &Graph, feeds: &BTreeMap<String, Tensor>, options: GpuOptions) {
     let reference = step(graph, feeds, Precision::AsWritten).unwrap();
     let target = GpuTarget::Sm90;
     let mut optimised = graph.clone();
     pass::run_all(&mut optimised, &target.thread(), &mut |_, _| {});
-    let mut module = lower_for_gpu(&optimised, target, None).unwrap();
+    let mut module = lower_for_gpu_with(&optimised, target, options, None).unwrap();
     order::run(&mut module);
     let bits = run_module(&module, feeds, feeds).unwrap();
     let found = run_ptx(&module, target, feeds);
     for (name, want) in &bits {
         assert!(cells_of(want) == cells_of(&found[name]), "{name}: other bits than the kernel interpreter's");
     }
+    let by_blocks = module.kernels.iter().any(|k| k.threads.is_some());
+    assert!(by_blocks || options.blocks == Blocks::WherePaid, "no kernel of blocks:\n{module}");
+    let rounds = by_blocks && options.products == Products::Tf32;
+    let tolerance = if rounds { TF32_TOLERANCE } else { TOLERANCE };
     for (name, want) in reference.outputs.iter().chain(&reference.parameters) {
         let (want, found) = (floats(want), floats(&found[name]));
         let largest = want.iter().fold(1f32, |m, x| m.max(x.abs()));
         for (w, f) in want.iter().zip(&found) {
-            assert!((w - f).abs() <= TOLERANCE * largest, "{name}: expected {w}, found {f}");
+            assert!((w - f).abs() <= tolerance * largest, "{name}: expected {w}, found {f}");
         }
     }
 }
 
-fn floats(t: &Tensor) -> Vec<f32> {
+pub fn floats(t: &Tensor) -> Vec<f32> {
     match t {
         Tensor::F32(a) => a.iter().copied().collect(),
         other => cells_of(other).iter().map(|&c| c as i32 as f32).collect(),
@@ -101,19 +107,27 @@ fn floats(t: &Tensor) -> Vec<f32> {
 }
 
 /// Forward, for a batch of two.
-fn check_net(text: &str) {
+pub fn check_net_with(text: &str, options: GpuOptions) {
     let graph = built(text, false).graph.specialise(&batch(2)).unwrap();
     let mut feeds = BTreeMap::new();
     fill(&graph, &mut feeds);
-    check(&graph, &feeds);
+    check(&graph, &feeds, options);
+}
+
+fn check_net(text: &str) {
+    check_net_with(text, GpuOptions::default());
 }
 
 /// A training step of a batch of four.
-fn check_step(text: &str) {
+pub fn check_step_with(text: &str, options: GpuOptions) {
     let step = build_step(&built(text, true), &StepOptions { sizes: batch(4), gradients: false }).unwrap();
     let mut feeds = step.scalars(Moment { learning_rate: 0.125, step: 1, seed: 9 });
     fill(&step.graph, &mut feeds);
-    check(&step.graph, &feeds);
+    check(&step.graph, &feeds, options);
+}
+
+fn check_step(text: &str) {
+    check_step_with(text, GpuOptions::default());
 }
 
 fn lenet() -> String {

@@ -8,7 +8,8 @@ use nnc_compiler::graph::Bindings;
 use nnc_compiler::kernel::{
     BinOp, BufferId, Expr, Guard, Index, Kernel, LoopKind, Memory, Module, Stmt, UnOp,
 };
-use nnc_compiler::lower::lower_for_gpu;
+use nnc_compiler::lower::gpu::{Blocks, GpuOptions};
+use nnc_compiler::lower::{lower_for_gpu, lower_for_gpu_with};
 use nnc_compiler::pass;
 use nnc_compiler::plan::order;
 use nnc_compiler::target::GpuTarget;
@@ -103,6 +104,27 @@ fn a_kernel_that_is_wrong_is_refused() {
     k.body = vec![store(out, i.into(), Expr::Const(DType::F32, 0.0))];
     let error = emit(&module(k), GpuTarget::Sm80).unwrap_err().to_string();
     assert!(error.starts_with("kernel `wrong`: `out[i]`"), "{error}");
+}
+
+/// A convolution on tensor cores: a block's kernel, and its text.
+#[test]
+fn convolution_by_blocks() {
+    let mut map = SourceMap::new();
+    let text = "use std.vision
+net one {
+    input x: f32[2, 32, 14, 14]
+    output y = x -> conv(64, 3, pad = 1) -> relu
+}
+";
+    let root = map.add("one.nn", text);
+    let built = build(&mut map, root, &NoFiles, &BuildOptions::default()).unwrap();
+    let mut graph = built.graph.specialise(&Bindings::new()).unwrap();
+    let target = GpuTarget::Sm80;
+    pass::run_all(&mut graph, &target.thread(), &mut |_, _| {});
+    let options = GpuOptions { blocks: Blocks::Always, ..GpuOptions::default() };
+    let mut module = lower_for_gpu_with(&graph, target, options, Some(&map)).unwrap();
+    order::run(&mut module);
+    insta::assert_snapshot!(format!("{module}\n{}", emit(&module, target).unwrap().text));
 }
 
 /// LeNet-5, with the lines of its layers.

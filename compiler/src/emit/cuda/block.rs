@@ -220,18 +220,30 @@ impl<'k> Emitter<'k> {
         guards: &[Guard],
     ) {
         let bytes = elements * self.kernel.buffer_of(to).dtype.size();
-        let size = match self.guards(guards) {
+        let size = self.copy_size(guards, bytes);
+        let (to, from) = (self.place(to, index), self.place(from, at));
+        let cache = if bytes == WIDE_COPY { "cg" } else { "ca" };
+        self.out.line(format!("cp.async.{cache}.shared.global {to}, {from}, {bytes}{size}"));
+    }
+
+    /// The bytes that are read, as an instruction's last operand: none, where the guards do not hold. Copies
+    /// beside each other often have the same guards.
+    fn copy_size(&mut self, guards: &[Guard], bytes: usize) -> String {
+        let key: Vec<Index> = guards.iter().map(|g| self.resolve(&g.0)).collect();
+        let key = (key, bytes);
+        if let Some(size) = self.scopes.iter().rev().find_map(|s| s.sizes.get(&key)) {
+            return format!(", {size}");
+        }
+        match self.guards(guards) {
             Ok(true) => String::new(),
             Ok(false) => ", 0".to_string(),
             Err(holds) => {
                 let size = self.out.fresh(Class::Int);
                 self.out.line(format!("selp.s32 {size}, {bytes}, 0, {holds}"));
+                self.scope().sizes.insert(key, size.clone());
                 format!(", {size}")
             }
-        };
-        let (to, from) = (self.place(to, index), self.place(from, at));
-        let cache = if bytes == WIDE_COPY { "cg" } else { "ca" };
-        self.out.line(format!("cp.async.{cache}.shared.global {to}, {from}, {bytes}{size}"));
+        }
     }
 
     fn combine(&mut self, op: BinOp, buffer: BufferId, index: &[Index]) {

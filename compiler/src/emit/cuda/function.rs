@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nnc_runtime::DType;
 
 use super::block::{Members, declarations};
-use super::expr::Operand;
+use super::expr::{Operand, in_registers};
 use super::index::Scope;
 use super::launch::Launch;
 use super::text::{Class, Writer, plain, unique};
@@ -16,6 +16,9 @@ use crate::kernel::{
 
 /// Vector loops (of kernels made for CPUs) are written out up to this extent, else they are loops.
 const LONGEST_WRITTEN_OUT: usize = 16;
+
+/// Expressions of a value that is computed whether or not it is stored.
+const LONGEST_UNCONDITIONAL: usize = 8;
 
 /// Every local buffer starts at a multiple of this.
 const ALIGNMENT: usize = 16;
@@ -87,7 +90,11 @@ pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
     e.out.place("done", "");
     e.out.line("ret");
     let params = if params.is_empty() { String::new() } else { format!("\n{}\n", params.join(",\n")) };
-    let limit = format!(".maxntid {}, 1, 1", launch.block);
+    let mut limit = format!(".maxntid {}, 1, 1", launch.block);
+    if kernel.threads.is_some() {
+        // Else the assembler would rather spill than have fewer blocks at a time.
+        limit += "\n.minnctapersm 1";
+    }
     format!(".visible .entry {name}({params})\n{limit}\n{{\n{scratch}{}}}\n", e.out.finish())
 }
 
@@ -237,6 +244,12 @@ impl<'k> Emitter<'k> {
             Ok(true) => self.body(body),
             Ok(false) => {}
             Err(holds) => {
+                if let [Stmt::Store { buffer, index, value }] = body
+                    && self.is_of_registers(value)
+                    && !in_registers(self.kernel.buffer_of(*buffer).memory)
+                {
+                    return self.store_if(Some(&holds), *buffer, index, value);
+                }
                 let after = self.out.label("after");
                 self.out.line(format!("@!{holds} bra {after}"));
                 self.scoped(|e| e.body(body));
@@ -245,7 +258,26 @@ impl<'k> Emitter<'k> {
         }
     }
 
+    /// True if a value takes a few instructions and no memory: a store of it needs no branch.
+    fn is_of_registers(&self, value: &Expr) -> bool {
+        let (mut steps, mut right) = (0, true);
+        value.walk(&mut |e| {
+            steps += 1;
+            right &= match e {
+                Expr::Load(b, _) => in_registers(self.kernel.buffer_of(*b).memory),
+                Expr::Gather { .. } | Expr::Guarded { .. } | Expr::Let(..) | Expr::Local(_) => false,
+                _ => true,
+            };
+        });
+        right && steps <= LONGEST_UNCONDITIONAL
+    }
+
     fn store(&mut self, buffer: BufferId, index: &[Index], value: &Expr) {
+        self.store_if(None, buffer, index, value);
+    }
+
+    /// A store; under a guard if there is one, which is no register's.
+    fn store_if(&mut self, guard: Option<&str>, buffer: BufferId, index: &[Index], value: &Expr) {
         self.locals.clear();
         let b = self.kernel.buffer_of(buffer);
         if let Memory::Fragment(fragment) = b.memory {
@@ -267,7 +299,8 @@ impl<'k> Emitter<'k> {
             _ => self.out.in_register(&value),
         };
         let place = self.place(buffer, index);
-        self.out.line(format!("st.{}.{} {place}, {value}", space(b.memory), stored(b.dtype)));
+        let guard = guard.map_or_else(String::new, |g| format!("@{g} "));
+        self.out.line(format!("{guard}st.{}.{} {place}, {value}", space(b.memory), stored(b.dtype)));
     }
 
     /// The register of an element of a register buffer.

@@ -19,6 +19,8 @@ use crate::kernel::{BufferId, Expr, Extents, Guard, Index, Kernel, Stmt, Var};
 pub struct Scope {
     addresses: HashMap<(BufferId, Index), String>,
     indices: HashMap<Index, String>,
+    /// What copies of so many bytes read, by their guards.
+    pub sizes: HashMap<(Vec<Index>, usize), String>,
 }
 
 impl Emitter<'_> {
@@ -49,7 +51,7 @@ impl Emitter<'_> {
 
     /// Likewise of an element offset, and so many bytes further on.
     pub fn place_of(&mut self, buffer: BufferId, flat: &Index, further: Option<&str>) -> String {
-        let mut sum = self.resolve(flat);
+        let mut sum = joined(self.resolve(flat));
         let elements = std::mem::take(&mut sum.constant);
         let mut base = self.address(buffer, &sum);
         if let Some(bytes) = further {
@@ -87,7 +89,8 @@ impl Emitter<'_> {
         address
     }
 
-    fn scope(&mut self) -> &mut Scope {
+    /// The innermost region.
+    pub fn scope(&mut self) -> &mut Scope {
         self.scopes.last_mut().expect("a function has a scope")
     }
 
@@ -223,7 +226,7 @@ impl Emitter<'_> {
     pub fn hoist(&mut self, body: &[Stmt]) {
         for (buffer, index) in accesses(body) {
             if !in_registers(self.kernel.buffer_of(buffer).memory) {
-                let sum = self.bound_part(&self.resolve(&self.kernel.flat(buffer, index)));
+                let sum = self.bound_part(&joined(self.resolve(&self.kernel.flat(buffer, index))));
                 self.address(buffer, &sum);
             }
         }
@@ -250,6 +253,23 @@ impl Emitter<'_> {
             bound
         });
         sum
+    }
+}
+
+/// The same sum, where `c·d·(a / d) + c·(a mod d)` is `c·a`: rows that lie one after the other.
+fn joined(mut sum: Index) -> Index {
+    loop {
+        let whole = sum.terms.iter().find_map(|(atom, &c)| match atom {
+            Atom::Mod(a, d) => {
+                let quotient = Atom::Div(a.clone(), *d);
+                (sum.terms.get(&quotient) == Some(&(c * d))).then(|| (atom.clone(), quotient, a.clone(), c))
+            }
+            Atom::Var(_) | Atom::Div(..) => None,
+        });
+        let Some((remainder, quotient, a, c)) = whole else { return sum };
+        sum.terms.remove(&remainder);
+        sum.terms.remove(&quotient);
+        sum = sum + *a * c;
     }
 }
 

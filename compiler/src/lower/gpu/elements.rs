@@ -4,7 +4,7 @@ use nnc_runtime::program::Access;
 
 use super::Made;
 use crate::graph::NodeId;
-use crate::kernel::Index;
+use crate::kernel::{Expr, Index};
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
 
@@ -43,6 +43,21 @@ pub(in crate::lower) fn copy(scope: &Scope, name: &str, from: &Place, to: &Place
         let value = b.load(from, "x", &index);
         b.store_at(to, &index, value);
     }
+    finished(b)
+}
+
+/// The kernel that fills a tensor, a thread an element: what `element` says of its index.
+pub(in crate::lower) fn each_element(
+    scope: &Scope,
+    name: &str,
+    to: &Place,
+    element: &dyn Fn(&mut Builder, &[Index]) -> Expr,
+) -> Option<Made> {
+    let mut b = Builder::new(name, scope);
+    b.bind(to, Access::Write, "out");
+    let index = tasks(&mut b, &to.shape);
+    let value = element(&mut b, &index);
+    b.store_at(to, &index, value);
     finished(b)
 }
 

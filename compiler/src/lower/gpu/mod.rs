@@ -1,18 +1,22 @@
-//! Kernels for GPUs: a task is a thread, so there are as many tasks as there are elements to compute.
+//! Kernels for GPUs: a task is a thread, or a block of them where [`schedule`] says so.
 //!
 //! Values lie row-major, neighbouring threads compute neighbouring elements, and what a thread needs
 //! is in registers. A group becomes one kernel for each node that is no elementwise work or movement
 //! (a convolution and the pooling after it are two: a thread that pools would compute a whole window of
 //! sums), with the elementwise work around it inside.
 //!
-//! This is the first schedule, right for every operation: a thread computes an element, or a small tile of a
-//! convolution in registers, one product after the other; large sums are cut into parts. Tiles in
-//! shared memory, tensor cores and reductions across a block come next.
+//! Right for every operation is a thread for an element, or for a small tile of a convolution in registers; large
+//! sums are cut into parts. Contractions that are large enough are computed by blocks, which share tiles
+//! of the factors ([`product`]).
 
 mod conv;
+mod dot;
 mod elements;
+mod product;
 mod random;
 mod reduction;
+mod rows;
+mod schedule;
 mod softmax;
 
 use super::access::Place;
@@ -23,7 +27,8 @@ use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::kernel::Kernel;
 use crate::kernel::module::Arg;
 
-pub(super) use elements::copy;
+pub(super) use elements::{copy, each_element};
+pub use schedule::{Blocks, GpuOptions, Products};
 
 /// A kernel and its arguments.
 type Made = (Kernel, Vec<Arg>);
@@ -85,6 +90,21 @@ impl<'a> Lowering<'a> {
                 Op::Concat(_) | Op::Philox(_) => return Ok(None),
                 Op::Gather(_) if !scope.operands.contains_key(&graph.operands(anchor)[0]) => return Ok(None),
                 _ => {}
+            }
+        }
+        if let &[anchor] = anchors.as_slice() {
+            let made = match &graph.node(anchor).op {
+                Op::Linear | Op::MatMul => match self.gpu_dots(&scope, &name, anchor, &results) {
+                    Some(kernel) => Some(vec![kernel]),
+                    None => self.gpu_matrix(&scope, &name, anchor, &results),
+                },
+                Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::Conv2dInputGrad(_) | Op::Conv2dWeightGrad(_) => {
+                    self.gpu_conv(&scope, &name, anchor, &results)?
+                }
+                _ => None,
+            };
+            if made.is_some() {
+                return Ok(made);
             }
         }
         if let Some((anchor, conv)) = conv::conv_of(&scope, &anchors)

@@ -1,4 +1,4 @@
-//! Softmax and its logarithm in two kernels: a thread a row finds the largest element and the sum of
+//! Softmax and its logarithm: a block a row where rows are long and lie side by side. Else two kernels: a thread a row finds the largest element and the sum of
 //! exponentials of what is left when it is taken away, so that nothing overflows; then a thread an
 //! element divides (or takes the logarithm of the sum away).
 
@@ -7,9 +7,10 @@ use nnc_runtime::program::Access;
 
 use super::Made;
 use super::elements::{finished, tasks};
+use super::schedule::Rows;
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::{Role, ValueId};
-use crate::kernel::{Expr, Index, UnOp};
+use crate::kernel::{BinOp, Expr, Index, UnOp};
 use crate::lower::Lowering;
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
@@ -24,8 +25,6 @@ struct Softmax<'a> {
     is_log: bool,
     results: &'a [(NodeId, Place)],
     shape: Vec<usize>,
-    /// `[2, rows]`: of each row the largest element, and the sum or its logarithm.
-    totals: Place,
 }
 
 impl Lowering<'_> {
@@ -43,22 +42,80 @@ impl Lowering<'_> {
             return None;
         }
         let rows = shape.iter().product::<usize>() / shape[axis];
+        let is_log = matches!(self.graph.node(anchor).op, Op::LogSoftmax(_));
+        if axis + 1 == shape.len()
+            && let Some(schedule) = Rows::of(rows, shape[axis], self.gpu?, self.gpu_options)
+        {
+            let softmax = Softmax { name, anchor, axis, is_log, results, shape };
+            return Some(vec![softmax.by_blocks(scope, schedule)?]);
+        }
         // The value is added if there is something that uses it.
         let value = ValueId(self.module.values.len() as u32);
         let totals = Place::dense(value, DType::F32, &[2, rows], Layout::Plain);
-        let is_log = matches!(self.graph.node(anchor).op, Op::LogSoftmax(_));
-        let softmax = Softmax { name, anchor, axis, is_log, results, shape, totals };
-        let kernels = vec![softmax.of_rows(scope)?, softmax.of_elements(scope)?];
+        let softmax = Softmax { name, anchor, axis, is_log, results, shape };
+        let kernels = vec![softmax.of_rows(scope, &totals)?, softmax.of_elements(scope, &totals)?];
         self.new_value("", DType::F32, &[2, rows], Role::Temporary);
         Some(kernels)
     }
 }
 
 impl Softmax<'_> {
-    /// The kernel that sums the rows.
-    fn of_rows(&self, scope: &Scope) -> Option<Made> {
+    /// The kernel that does all, a block a row.
+    fn by_blocks(&self, scope: &Scope, schedule: Rows) -> Option<Made> {
+        let mut b = Builder::new(self.name, scope);
+        b.provided = vec![self.anchor];
+        for (_, place) in self.results {
+            b.bind(place, Access::Write, "out");
+        }
+        b.kernel.threads = Some(schedule.threads);
+        let mut outer = self.shape.clone();
+        outer[self.axis] = 1;
+        let row = tasks(&mut b, &outer);
+        let x = scope.graph.operands(self.anchor)[0];
+        let count = self.shape[self.axis];
+        let at = |k: Index| {
+            let mut at = row.clone();
+            at[self.axis] = k;
+            at
+        };
+        let (largest, total) = (b.cell("largest", DType::F32), b.cell("total", DType::F32));
+        b.threads(|b, thread| {
+            b.assign(&largest, lowest(DType::F32));
+            b.strided(&thread, count, |b, k| {
+                let v = b.value(x, &at(k));
+                b.assign(&largest, max(largest.get(), v));
+            });
+        });
+        b.across_block(&[(&largest, BinOp::Max)]);
+        b.threads(|b, thread| {
+            b.assign(&total, f32(0.0));
+            b.strided(&thread, count, |b, k| {
+                let v = b.value(x, &at(k));
+                let power = unary(UnOp::Exp, sub(v, largest.get()));
+                b.assign(&total, add(total.get(), power));
+            });
+        });
+        b.across_block(&[(&total, BinOp::Add)]);
+        b.threads(|b, thread| {
+            if self.is_log {
+                b.assign(&total, unary(UnOp::Log, total.get()));
+            }
+            b.strided(&thread, count, |b, k| {
+                let at = at(k);
+                let v = sub(b.value(x, &at), largest.get());
+                let v = if self.is_log { sub(v, total.get()) } else { div(unary(UnOp::Exp, v), total.get()) };
+                let v = b.shared(DType::F32, v);
+                b.memo.push((self.anchor, at.clone(), v));
+                b.store_all(self.results, &at);
+            });
+        });
+        finished(b)
+    }
+
+    /// The kernel that sums the rows. `[2, rows]`: of each row the largest element, and the sum or its logarithm.
+    fn of_rows(&self, scope: &Scope, totals: &Place) -> Option<Made> {
         let mut b = Builder::new(&format!("{}_rows", self.name), scope);
-        let to = b.bind(&self.totals, Access::Write, "totals");
+        let to = b.bind(totals, Access::Write, "totals");
         let mut outer = self.shape.clone();
         outer[self.axis] = 1;
         let row = tasks(&mut b, &outer);
@@ -84,13 +141,13 @@ impl Softmax<'_> {
     }
 
     /// The kernel that computes the elements.
-    fn of_elements(&self, scope: &Scope) -> Option<Made> {
+    fn of_elements(&self, scope: &Scope, totals: &Place) -> Option<Made> {
         let mut b = Builder::new(self.name, scope);
         b.provided = vec![self.anchor];
         for (_, place) in self.results {
             b.bind(place, Access::Write, "out");
         }
-        let totals = b.bind(&self.totals, Access::Read, "totals");
+        let totals = b.bind(totals, Access::Read, "totals");
         let at = tasks(&mut b, &self.shape);
         let mut row = at.clone();
         row[self.axis] = Index::default();

@@ -1,16 +1,20 @@
-//! Large reductions in two kernels: threads that each take a part of what becomes one element, and a
-//! thread an element that joins the parts in their order. Variances take two more, for the mean comes
-//! first.
+//! Large reductions. What lies side by side is reduced by blocks ([`blocks`]): one kernel, or several blocks a row,
+//! each a part of it, and a thread an element that joins the parts in their order. The rest takes two
+//! kernels, too: threads that each take a part, and the join. With parts, variances take two more, for the mean
+//! comes first.
 //!
 //! Neighbouring threads take neighbouring elements: parts are interleaved (part `p` of `P` has the
 //! elements `p`, `p + P`, `p + 2P`, …) and the parts are the innermost tasks, unless the innermost
 //! dimension is one of the result's. Small reductions are left to a thread an element.
+
+mod blocks;
 
 use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
 use super::Made;
 use super::elements::finished;
+use super::schedule::Rows;
 use crate::graph::op::ReduceKind;
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::{Role, ValueId};
@@ -19,7 +23,7 @@ use crate::lower::Lowering;
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Cell, Scope};
 use crate::lower::elements::divisor_near;
-use crate::lower::elementwise::{add, div, f32, fma, is_elementwise, max, min, mul, sizes, sub};
+use crate::lower::elementwise::{add, div, f32, is_elementwise, max, min, mul, sizes};
 use crate::lower::generic::lowest;
 
 /// Reductions of fewer elements than that are no work for several threads.
@@ -44,6 +48,8 @@ struct Reduction<'a> {
     /// Elements that become one.
     count: usize,
     parts: usize,
+    /// Threads of the blocks that reduce the parts; none, where a part is a thread's.
+    threads: Option<usize>,
 }
 
 /// What is put together of each anchor's elements.
@@ -88,14 +94,32 @@ impl<'a> Lowering<'a> {
         let count: usize = axes.iter().map(|&a| shape[a]).product();
         let outputs = shape.iter().product::<usize>() / count.max(1);
         let alike = results.iter().all(|(_, p)| p.shape == sizes(graph.node(anchors[0].0)));
-        if x.ty.dtype != DType::F32 || !alike || count < LEAST_COUNT || outputs >= ENOUGH_RESULTS {
+        if x.ty.dtype != DType::F32 || !alike {
+            return None;
+        }
+        let side_by_side = shape.len().checked_sub(1).is_some_and(|last| axes.contains(&last));
+        if side_by_side
+            && let Some(Rows { threads, parts }) = Rows::of(outputs, count, self.gpu?, self.gpu_options)
+        {
+            let threads = Some(threads);
+            let r = Reduction { name, anchors, axes, keep, results, shape, count, parts, threads };
+            return self.reduction_kernels(scope, &r);
+        }
+        if count < LEAST_COUNT || outputs >= ENOUGH_RESULTS {
             return None;
         }
         // Both kernels take as many steps, as long as threads run side by side; parts of one size
         // need no guards.
         let parts = divisor_near(count, count.isqrt().min(count / LEAST_PART).min(MOST_PARTS));
-        let r = Reduction { name, anchors, axes, keep, results, shape, count, parts };
+        let r = Reduction { name, anchors, axes, keep, results, shape, count, parts, threads: None };
         self.in_parts(scope, &r)
+    }
+
+    fn reduction_kernels(&mut self, scope: &Scope<'a>, r: &Reduction) -> Option<Vec<Made>> {
+        match (r.threads, r.parts) {
+            (Some(threads), 1) => Some(vec![r.whole(scope, threads)?]),
+            _ => self.in_parts(scope, r),
+        }
     }
 
     fn in_parts(&mut self, scope: &Scope<'a>, r: &Reduction) -> Option<Vec<Made>> {
@@ -106,8 +130,7 @@ impl<'a> Lowering<'a> {
         };
         let sums = [vec![r.anchors.len()], r.kept_shape()].concat();
         let parts = [vec![r.anchors.len(), r.parts], r.kept_shape()].concat();
-        let varies = r.anchors.iter().any(|a| a.1 == ReduceKind::Variance);
-        let (made, shapes) = match varies {
+        let (made, shapes) = match r.varies() {
             false => {
                 let of = place(0, &parts);
                 (vec![r.of_parts(scope, Pass::First, &of, None)?, r.finish(scope, &of, None)?], vec![parts])
@@ -140,8 +163,15 @@ impl Reduction<'_> {
         self.kept().iter().map(|&a| self.shape[a]).collect()
     }
 
+    fn varies(&self) -> bool {
+        self.anchors.iter().any(|a| a.1 == ReduceKind::Variance)
+    }
+
     /// The kernel that puts the elements of each part together. `[anchors, parts, …]`
     fn of_parts(&self, scope: &Scope, pass: Pass, to: &Place, sums: Option<&Place>) -> Option<Made> {
+        if let Some(threads) = self.threads {
+            return self.of_parts_by_blocks(scope, pass, to, (threads, sums));
+        }
         let mut b = Builder::new(&format!("{}_parts", self.name), scope);
         let out = b.bind(to, Access::Write, "parts");
         let innermost_kept = self.shape.len().checked_sub(1).is_some_and(|last| !self.axes.contains(&last));
@@ -153,32 +183,17 @@ impl Reduction<'_> {
         if !innermost_kept {
             part = b.task("p", self.parts);
         }
-        let mut means = vec![];
         let cells: Vec<Cell> = self.anchors.iter().map(|_| b.cell("total", DType::F32)).collect();
-        for (i, (cell, &(_, kind, _))) in cells.iter().zip(&self.anchors).enumerate() {
+        for (cell, &(_, kind, _)) in cells.iter().zip(&self.anchors) {
             b.assign(cell, start(kind));
-            means.push(sums.filter(|_| kind == ReduceKind::Variance).map(|sums| {
-                let sum = b.load(sums, "sums", &[&[Index::from(i)], kept.as_slice()].concat());
-                b.named("mean", DType::F32, div(sum, f32(self.count as f64)))
-            }));
         }
+        let means = self.means(&mut b, &kept, sums);
         b.serial("k", self.count.div_ceil(self.parts), |b, k| {
             let number = k * self.parts as i64 + part.clone();
             let inside = Guard::between(&number, 0, self.count as i64, b.extents());
             b.when(inside, |b| {
                 let at = self.element(b, &kept, number);
-                for ((cell, mean), &(_, kind, x)) in cells.iter().zip(&means).zip(&self.anchors) {
-                    let value = match (pass, mean) {
-                        (Pass::Squares, None) => continue,
-                        (Pass::Squares, Some(mean)) => {
-                            let v = b.value(x, &at);
-                            let d = b.named("distance", DType::F32, sub(v, mean.clone()));
-                            fma(d.clone(), d, cell.get())
-                        }
-                        (Pass::First, _) => joined(kind, cell.get(), b.value(x, &at)),
-                    };
-                    b.assign(cell, value);
-                }
+                self.add_element(b, pass, &cells, &means, &at);
             });
         });
         for (i, cell) in cells.iter().enumerate() {
@@ -186,6 +201,32 @@ impl Reduction<'_> {
             b.store(out, at, cell.get());
         }
         finished(b)
+    }
+
+    /// The means of variances, whose sums are known.
+    fn means(&self, b: &mut Builder, kept: &[Index], sums: Option<&Place>) -> Vec<Option<Expr>> {
+        let mut means = vec![];
+        for (i, &(_, kind, _)) in self.anchors.iter().enumerate() {
+            means.push(sums.filter(|_| kind == ReduceKind::Variance).map(|sums| {
+                let sum = b.load(sums, "sums", &[&[Index::from(i)], kept].concat());
+                b.named("mean", DType::F32, div(sum, f32(self.count as f64)))
+            }));
+        }
+        means
+    }
+
+    /// Adds an element to the totals of a pass.
+    fn add_element(&self, b: &mut Builder, pass: Pass, cells: &[Cell], means: &[Option<Expr>], at: &[Index]) {
+        for ((cell, mean), &(_, kind, x)) in cells.iter().zip(means).zip(&self.anchors) {
+            match (pass, mean) {
+                (Pass::Squares, None) => {}
+                (Pass::Squares, Some(mean)) => self.add_square(b, cell, mean, x, at),
+                (Pass::First, _) => {
+                    let value = joined(kind, cell.get(), b.value(x, at));
+                    b.assign(cell, value);
+                }
+            }
+        }
     }
 
     /// The kernel that joins the parts, without what follows.
@@ -207,6 +248,23 @@ impl Reduction<'_> {
             b.bind(place, Access::Write, "out");
         }
         let kept: Vec<Index> = self.kept_shape().iter().map(|&n| b.task("i", n)).collect();
+        let from_parts = |kind: ReduceKind| sums.is_none() || kind == ReduceKind::Variance;
+        let totals = self.totals(&mut b, parts, &kept, from_parts);
+        let mut values = vec![];
+        for (i, (cell, &(_, kind, _))) in totals.iter().zip(&self.anchors).enumerate() {
+            let total = match sums.filter(|_| !from_parts(kind)) {
+                Some(sums) => b.load(sums, "sums", &[&[Index::from(i)], kept.as_slice()].concat()),
+                None => cell.get(),
+            };
+            let is_mean = matches!(kind, ReduceKind::Mean | ReduceKind::Variance);
+            values.push(if is_mean { div(total, f32(self.count as f64)) } else { total });
+        }
+        self.complete(&mut b, &kept, values);
+        finished(b)
+    }
+
+    /// Elementwise work and store, where the anchors have these values.
+    fn complete(&self, b: &mut Builder, kept: &[Index], values: Vec<Expr>) {
         let mut at_result = kept.iter();
         let mut index = vec![];
         for axis in 0..self.shape.len() {
@@ -216,20 +274,11 @@ impl Reduction<'_> {
                 true => {}
             }
         }
-        let from_parts = |kind: ReduceKind| sums.is_none() || kind == ReduceKind::Variance;
-        let totals = self.totals(&mut b, parts, &kept, from_parts);
-        for (i, (cell, &(anchor, kind, _))) in totals.iter().zip(&self.anchors).enumerate() {
-            let total = match sums.filter(|_| !from_parts(kind)) {
-                Some(sums) => b.load(sums, "sums", &[&[Index::from(i)], kept.as_slice()].concat()),
-                None => cell.get(),
-            };
-            let is_mean = matches!(kind, ReduceKind::Mean | ReduceKind::Variance);
-            let value = if is_mean { div(total, f32(self.count as f64)) } else { total };
+        for (value, &(anchor, ..)) in values.into_iter().zip(&self.anchors) {
             let value = b.shared(DType::F32, value);
             b.memo.push((anchor, index.clone(), value));
         }
         b.store_all(self.results, &index);
-        finished(b)
     }
 
     /// The joined parts of the wanted anchors, in registers.

@@ -1,0 +1,415 @@
+//! Contractions by blocks of threads: a block adds up a tile of the result from tiles of both factors, which
+//! asynchronous copies bring into shared memory some steps ahead.
+//!
+//! ```text
+//! copy tiles 0 .. stages-2
+//! for s: wait for tile s; barrier; copy tile s + stages-1 over tile s-1; sums += tile s
+//! for the last stages-1 tiles: wait, barrier, sums += tile
+//! ```
+//!
+//! One barrier a step is enough: behind it, everybody has done with tile s-1. In shared memory, lines lie so
+//! far apart that neither fragments nor copies of 16 bytes meet in a bank more than twice
+//! ([`DEPTH_PADDING`], [`LINE_PADDING`]). What is past the edges are zeros.
+//!
+//! [`conv`] and [`matrix`] say what the factors are; elementwise work and the store follow in registers.
+
+mod conv;
+mod factor;
+mod matrix;
+mod result;
+
+use nnc_runtime::DType;
+use nnc_runtime::program::Access;
+
+pub(super) use self::factor::{At, Factor};
+pub(super) use self::result::Result2d;
+use super::Made;
+use super::elements::finished;
+use super::schedule::{DEPTH, Products, Schedule};
+use crate::graph::NodeId;
+use crate::kernel::block::{Part, SHARED_BYTES};
+use crate::kernel::module::{Role, ValueId};
+use crate::kernel::{BufferId, Expr, Fragment, Guard, Index, Joint, LoopKind, Memory};
+use crate::lower::Lowering;
+use crate::lower::access::Place;
+use crate::lower::builder::{Builder, Scope};
+use crate::lower::elementwise::{add, f32, fma};
+
+/// Elements between the lines of a tile that lies line by line: the eight lines and four elements of a
+/// fragment's load are then in 32 different banks, for 20·line + element counts them all.
+const DEPTH_PADDING: usize = 4;
+
+/// Elements between the rows of a tile that lies by what is summed over: 8·k + line likewise, as tiles have
+/// a multiple of 32 lines.
+const LINE_PADDING: usize = 8;
+
+/// Tiles of each factor in shared memory at a time, where there is room for so many.
+const MOST_STAGES: usize = 4;
+
+/// Columns of a thread's tile where products are f32.
+const THREAD_COLUMNS: usize = 8;
+
+/// A contraction, with what follows it.
+pub(super) struct Product<'p> {
+    pub name: &'p str,
+    pub anchor: NodeId,
+    /// Results are the contraction, or elementwise work after it.
+    pub results: &'p [(NodeId, Place)],
+    /// Which dimensions of the result are rows, which columns.
+    pub result: Result2d,
+    pub first: Factor<'p>,
+    pub second: Factor<'p>,
+    /// Added to every row, or to every column.
+    pub bias: Option<(NodeId, Side)>,
+    pub schedule: Schedule,
+}
+
+/// Rows or columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Rows,
+    Columns,
+}
+
+/// A factor's tiles in shared memory.
+#[derive(Clone, Copy)]
+struct Tiles {
+    buffer: BufferId,
+    along_depth: bool,
+}
+
+impl Tiles {
+    fn place(self, stage: &Index, line: Index, k: Index) -> Vec<Index> {
+        match self.along_depth {
+            true => vec![stage.clone(), line, k],
+            false => vec![stage.clone(), k, line],
+        }
+    }
+}
+
+/// What a block works with: where its tile begins, shared memory, sums.
+struct Work {
+    batch: Vec<Index>,
+    /// Which part of what is summed over.
+    part: Index,
+    /// First row, first column.
+    origin: [Index; 2],
+    /// The first step of its part.
+    first_step: Index,
+    tiles: [Tiles; 2],
+    sums: BufferId,
+}
+
+impl Product<'_> {
+    /// The kernels: one, or two where what is summed over is cut into parts.
+    pub fn kernels(&self, lowering: &mut Lowering, scope: &Scope) -> Option<Vec<Made>> {
+        if self.schedule.parts == 1 {
+            return Some(vec![self.whole(scope)?]);
+        }
+        // The value is added if there is something that uses it.
+        let value = ValueId(lowering.module.values.len() as u32);
+        let shape = [vec![self.schedule.parts], self.result.flat_shape()].concat();
+        let parts = Place::dense(value, DType::F32, &shape, crate::graph::Layout::Plain);
+        let made = vec![self.parts(scope, &parts)?, self.join(scope, &parts)?];
+        lowering.new_value("", DType::F32, &shape, Role::Temporary);
+        Some(made)
+    }
+
+    fn whole(&self, scope: &Scope) -> Option<Made> {
+        let mut b = Builder::new(self.name, scope);
+        b.provided = vec![self.anchor];
+        for (_, place) in self.results {
+            b.bind(place, Access::Write, "out");
+        }
+        self.block(&mut b, |b, work, [row, column], sum| {
+            let index = self.result.index(&work.batch, row, column, b.extents());
+            let inside = inside(&index, &self.result.shape, b);
+            b.when(inside, |b| self.finish(b, &index, [row, column], sum));
+        });
+        finished(b)
+    }
+
+    /// The kernel of the parts. `[parts, batch, rows, columns]`
+    fn parts(&self, scope: &Scope, to: &Place) -> Option<Made> {
+        let mut b = Builder::new(&format!("{}_parts", self.name), scope);
+        let out = b.bind(to, Access::Write, "parts");
+        let sizes = self.result.flat_shape();
+        self.block(&mut b, |b, work, [row, column], sum| {
+            let at = [self.result.batch_number(&work.batch), row.clone(), column.clone()];
+            let inside = inside(&at, &sizes, b);
+            let index = [std::slice::from_ref(&work.part), &at].concat();
+            b.when(inside, |b| b.store(out, index, sum));
+        });
+        finished(b)
+    }
+
+    /// The kernel that adds up the parts, a thread an element.
+    fn join(&self, scope: &Scope, parts: &Place) -> Option<Made> {
+        let mut b = Builder::new(self.name, scope);
+        b.provided = vec![self.anchor];
+        for (_, place) in self.results {
+            b.bind(place, Access::Write, "out");
+        }
+        let index = super::elements::tasks(&mut b, &self.result.shape);
+        let [batch, row, column] = self.result.flat(&index);
+        let total = b.cell("total", DType::F32);
+        b.assign(&total, f32(0.0));
+        b.serial("p", self.schedule.parts, |b, p| {
+            let part = b.load(parts, "parts", &[p, batch, row.clone(), column.clone()]);
+            b.assign(&total, add(total.get(), part));
+        });
+        self.finish(&mut b, &index, [&row, &column], total.get());
+        finished(b)
+    }
+
+    /// Bias, elementwise work and store of one element.
+    fn finish(&self, b: &mut Builder, index: &[Index], [row, column]: [&Index; 2], sum: Expr) {
+        let sum = match self.bias {
+            None => sum,
+            Some((bias, side)) => {
+                let at = if side == Side::Rows { row } else { column };
+                let bias = b.value(bias, std::slice::from_ref(at));
+                add(sum, bias)
+            }
+        };
+        let sum = b.shared(DType::F32, sum);
+        b.memo.push((self.anchor, index.to_vec(), sum));
+        b.store_all(self.results, index);
+    }
+
+    /// The block's work; `store` does what is to be done with a sum.
+    fn block(&self, b: &mut Builder, mut store: impl FnMut(&mut Builder, &Work, [&Index; 2], Expr)) {
+        let Schedule { tile, parts, steps, products } = self.schedule;
+        b.kernel.threads = Some(tile.threads());
+        let batch: Vec<Index> = self.result.batch().iter().map(|&n| b.task("b", n)).collect();
+        let part = b.task("p", parts);
+        let [rows, columns] = self.result.sides();
+        let row = b.task("m", rows.div_ceil(tile.size[0])) * tile.size[0] as i64;
+        let column = b.task("n", columns.div_ceil(tile.size[1])) * tile.size[1] as i64;
+        let bytes = self.first.tile_bytes(tile.size[0]) + self.second.tile_bytes(tile.size[1]);
+        let stages = MOST_STAGES.min(SHARED_BYTES / bytes).min(steps + 1);
+        let tiles = [
+            self.first.tiles(b, "first_tile", tile.size[0], stages),
+            self.second.tiles(b, "second_tile", tile.size[1], stages),
+        ];
+        let sums = match products {
+            Products::Tf32 => self.fragments(b),
+            Products::F32 => self.registers(b),
+        };
+        let first_step = part.clone() * steps as i64;
+        let work = Work { batch, part, origin: [row, column], first_step, tiles, sums };
+        self.clear(b, &work);
+        b.serial("s", stages - 1, |b, s| self.copy(b, &work, &s, &s));
+        b.serial("s", steps - (stages - 1), |b, s| {
+            b.joint(Joint::Wait { open: stages - 2 });
+            b.joint(Joint::Barrier);
+            let next = s.clone() + (stages - 1);
+            let to = next.rem(stages, b.extents());
+            self.copy(b, &work, &next, &to);
+            let stage = s.rem(stages, b.extents());
+            self.add_up(b, &work, &stage);
+        });
+        b.serial("s", stages - 1, |b, s| {
+            b.joint(Joint::Wait { open: 0 });
+            b.joint(Joint::Barrier);
+            let stage = (s + (steps - (stages - 1))).rem(stages, b.extents());
+            self.add_up(b, &work, &stage);
+        });
+        self.each_sum(b, &work, &mut |b, [row, column], sum| {
+            store(b, &work, [&row, &column], sum);
+        });
+    }
+
+    /// Starts to copy the tiles of a step.
+    fn copy(&self, b: &mut Builder, work: &Work, step: &Index, stage: &Index) {
+        let step = work.first_step.clone() + step.clone();
+        b.threads(|b, thread| {
+            let factors = [&self.first, &self.second];
+            for (side, (factor, tiles)) in factors.into_iter().zip(work.tiles).enumerate() {
+                let from = At { batch: &work.batch, line: &work.origin[side], step: &step };
+                let lines = self.schedule.tile.size[side];
+                factor.copy(b, &from, lines, &thread, &|line, k| (tiles.buffer, tiles.place(stage, line, k)));
+            }
+        });
+        b.joint(Joint::Commit);
+    }
+
+    /// Warps' tiles in matrices of 16x8: how many along rows and columns.
+    fn matrices(&self) -> [usize; 2] {
+        let tile = self.schedule.tile;
+        [tile.size[0] / tile.warps[0] / 16, tile.size[1] / tile.warps[1] / 8]
+    }
+
+    /// A thread's tile where products are f32.
+    fn thread_tile(&self) -> [usize; 2] {
+        let tile = self.schedule.tile;
+        [tile.size[0] * tile.size[1] / tile.threads() / THREAD_COLUMNS, THREAD_COLUMNS]
+    }
+
+    fn fragments(&self, b: &mut Builder) -> BufferId {
+        let [rows, columns] = self.matrices();
+        let sum = Memory::Fragment(Fragment::Sum);
+        b.kernel.buffer("sum", DType::F32, &[rows, columns, 16, 8], sum)
+    }
+
+    fn registers(&self, b: &mut Builder) -> BufferId {
+        b.kernel.buffer("sum", DType::F32, &self.thread_tile(), Memory::Register)
+    }
+
+    fn clear(&self, b: &mut Builder, work: &Work) {
+        self.each_place(b, work, &mut |b, _, at| b.store(work.sums, at, f32(0.0)));
+    }
+
+    fn each_sum(&self, b: &mut Builder, work: &Work, f: &mut dyn FnMut(&mut Builder, [Index; 2], Expr)) {
+        self.each_place(b, work, &mut |b, at, place| f(b, at, Expr::Load(work.sums, place)));
+    }
+
+    /// Every sum: its row and column in the result, and its place among the sums.
+    fn each_place(
+        &self,
+        b: &mut Builder,
+        work: &Work,
+        f: &mut dyn FnMut(&mut Builder, [Index; 2], Vec<Index>),
+    ) {
+        let origin = &work.origin;
+        match self.schedule.products {
+            Products::Tf32 => b.warps(|b, warp| {
+                let [top, left] = self.warp_origin(&warp, b);
+                let [rows, columns] = self.matrices();
+                b.unroll("i", rows, |b, i| {
+                    b.unroll("j", columns, |b, j| {
+                        b.matrix(Fragment::Sum, |b, row, column| {
+                            let r = origin[0].clone() + top + i.clone() * 16 + row.clone();
+                            let c = origin[1].clone() + left + j.clone() * 8 + column.clone();
+                            f(b, [r, c], vec![i, j, row, column]);
+                        });
+                    });
+                });
+            }),
+            Products::F32 => b.threads(|b, thread| {
+                let [rows, columns] = self.thread_tile();
+                let across = self.schedule.tile.size[1] / columns;
+                let (y, x) = (thread.div(across, b.extents()), thread.rem(across, b.extents()));
+                b.unroll("i", rows, |b, i| {
+                    b.unroll("j", columns, |b, j| {
+                        let r = origin[0].clone() + y * rows as i64 + i.clone();
+                        let c = origin[1].clone() + x + j.clone() * across as i64;
+                        f(b, [r, c], vec![i, j]);
+                    });
+                });
+            }),
+        }
+    }
+
+    /// Where a warp's part of the tile begins.
+    fn warp_origin(&self, warp: &Index, b: &Builder) -> [Index; 2] {
+        let tile = self.schedule.tile;
+        let (y, x) = (warp.div(tile.warps[1], b.extents()), warp.rem(tile.warps[1], b.extents()));
+        [y * (tile.size[0] / tile.warps[0]) as i64, x * (tile.size[1] / tile.warps[1]) as i64]
+    }
+
+    /// Adds the products of the tiles of a stage.
+    fn add_up(&self, b: &mut Builder, work: &Work, stage: &Index) {
+        match self.schedule.products {
+            Products::Tf32 => self.multiply(b, work, stage),
+            Products::F32 => self.multiply_add(b, work, stage),
+        }
+    }
+
+    fn multiply(&self, b: &mut Builder, work: &Work, stage: &Index) {
+        let [rows, columns] = self.matrices();
+        let fragment =
+            |b: &mut Builder, name: &str, shape: &[usize], f| b.buffer(name, shape, Memory::Fragment(f));
+        let first = fragment(b, "first", &[rows, 16, 8], Fragment::First);
+        let second = fragment(b, "second", &[columns, 8, 8], Fragment::Second);
+        let [x, y] = work.tiles;
+        b.warps(|b, warp| {
+            let [top, left] = self.warp_origin(&warp, b);
+            b.unroll("k", DEPTH / 8, |b, k| {
+                b.unroll("i", rows, |b, i| {
+                    b.matrix(Fragment::First, |b, row, column| {
+                        let line = top.clone() + i.clone() * 16 + row.clone();
+                        let from = x.place(stage, line, k.clone() * 8 + column.clone());
+                        b.store(first, vec![i, row, column], Expr::Load(x.buffer, from));
+                    });
+                });
+                b.unroll("j", columns, |b, j| {
+                    b.matrix(Fragment::Second, |b, row, column| {
+                        let line = left.clone() + j.clone() * 8 + column.clone();
+                        let from = y.place(stage, line, k.clone() * 8 + row.clone());
+                        b.store(second, vec![j, row, column], Expr::Load(y.buffer, from));
+                    });
+                });
+                b.unroll("i", rows, |b, i| {
+                    b.unroll("j", columns, |b, j| {
+                        let part = |buffer, index: &[&Index]| Part {
+                            buffer,
+                            index: index.iter().map(|&i| i.clone()).collect(),
+                        };
+                        b.joint(Joint::Multiply {
+                            sum: part(work.sums, &[&i, &j]),
+                            first: part(first, &[&i]),
+                            second: part(second, &[&j]),
+                        });
+                    });
+                });
+            });
+        });
+    }
+
+    fn multiply_add(&self, b: &mut Builder, work: &Work, stage: &Index) {
+        let [rows, columns] = self.thread_tile();
+        let first = b.buffer("first", &[rows], Memory::Register);
+        let second = b.buffer("second", &[columns], Memory::Register);
+        let across = self.schedule.tile.size[1] / columns;
+        let [from_x, from_y] = work.tiles;
+        b.threads(|b, thread| {
+            let (y, x) = (thread.div(across, b.extents()), thread.rem(across, b.extents()));
+            b.serial("k", DEPTH, |b, k| {
+                b.unroll("i", rows, |b, i| {
+                    let from = from_x.place(stage, y * rows as i64 + i.clone(), k.clone());
+                    b.store(first, vec![i], Expr::Load(from_x.buffer, from));
+                });
+                b.unroll("j", columns, |b, j| {
+                    let from = from_y.place(stage, x + j.clone() * across as i64, k);
+                    b.store(second, vec![j], Expr::Load(from_y.buffer, from));
+                });
+                b.unroll("i", rows, |b, i| {
+                    b.unroll("j", columns, |b, j| {
+                        let (x, y) =
+                            (Expr::Load(first, vec![i.clone()]), Expr::Load(second, vec![j.clone()]));
+                        let at = vec![i, j];
+                        b.store(work.sums, at.clone(), fma(x, y, Expr::Load(work.sums, at)));
+                    });
+                });
+            });
+        });
+    }
+}
+
+/// Guards that keep an index inside a shape.
+pub(super) fn inside(index: &[Index], shape: &[usize], b: &Builder) -> Vec<Guard> {
+    index.iter().zip(shape).flat_map(|(i, &n)| Guard::between(i, 0, n as i64, b.extents())).collect()
+}
+
+impl Builder<'_> {
+    /// A phase of all threads.
+    pub fn threads(&mut self, body: impl FnOnce(&mut Self, Index)) {
+        let threads = self.kernel.threads.unwrap_or(1);
+        self.members(LoopKind::Threads, "t", threads, body);
+    }
+
+    /// Work of every warp.
+    pub fn warps(&mut self, body: impl FnOnce(&mut Self, Index)) {
+        let warps = self.kernel.threads.unwrap_or(1) / crate::kernel::block::WARP;
+        self.members(LoopKind::Warps, "w", warps, body);
+    }
+
+    /// The elements of a matrix of a warp.
+    pub fn matrix(&mut self, fragment: Fragment, body: impl FnOnce(&mut Self, Index, Index)) {
+        let [rows, columns] = fragment.shape();
+        self.members(LoopKind::Rows(fragment), "r", rows, |b, row| {
+            b.members(LoopKind::Columns(fragment), "c", columns, |b, column| body(b, row, column));
+        });
+    }
+}

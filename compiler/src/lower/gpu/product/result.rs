@@ -1,0 +1,96 @@
+//! A tensor seen as matrices: some dimensions count batches, some rows, some columns.
+
+use std::ops::Range;
+
+use crate::kernel::{Extents, Index};
+
+/// Which dimensions of a result are rows, which columns; the rest, in front, counts matrices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::lower::gpu) struct Result2d {
+    pub shape: Vec<usize>,
+    /// Each in the order of the tensor.
+    pub rows: Vec<usize>,
+    pub columns: Vec<usize>,
+    batch: Range<usize>,
+}
+
+impl Result2d {
+    /// The dimensions before the first row and column are those of the batch.
+    pub fn new(shape: &[usize], rows: &[usize], columns: &[usize]) -> Result2d {
+        let batch = rows.iter().chain(columns).min().copied().unwrap_or_default();
+        Result2d { shape: shape.to_vec(), rows: rows.to_vec(), columns: columns.to_vec(), batch: 0..batch }
+    }
+
+    /// Sizes of the dimensions that count matrices.
+    pub fn batch(&self) -> &[usize] {
+        &self.shape[self.batch.clone()]
+    }
+
+    /// Matrices.
+    pub fn batches(&self) -> usize {
+        self.batch().iter().product()
+    }
+
+    /// Rows and columns.
+    pub fn sides(&self) -> [usize; 2] {
+        [&self.rows, &self.columns].map(|axes| axes.iter().map(|&a| self.shape[a]).product())
+    }
+
+    /// `[matrices, rows, columns]`
+    pub fn flat_shape(&self) -> Vec<usize> {
+        let [rows, columns] = self.sides();
+        vec![self.batches(), rows, columns]
+    }
+
+    /// The number of a matrix.
+    pub fn batch_number(&self, batch: &[Index]) -> Index {
+        number(batch, self.batch())
+    }
+
+    /// The element in a row and a column.
+    pub fn index(&self, batch: &[Index], row: &Index, column: &Index, extents: &Extents) -> Vec<Index> {
+        let mut out = batch.to_vec();
+        out.resize(self.shape.len(), Index::default());
+        for (axes, i) in [(&self.rows, row), (&self.columns, column)] {
+            let sizes: Vec<usize> = axes.iter().map(|&a| self.shape[a]).collect();
+            for (&axis, i) in axes.iter().zip(digits(i, &sizes, extents)) {
+                out[axis] = i;
+            }
+        }
+        out
+    }
+
+    /// The matrix, row and column of an element.
+    pub fn flat(&self, index: &[Index]) -> [Index; 3] {
+        let side = |axes: &[usize]| {
+            let pick = |of: &dyn Fn(usize) -> Index| axes.iter().map(|&a| of(a)).collect::<Vec<_>>();
+            let sizes: Vec<usize> = axes.iter().map(|&a| self.shape[a]).collect();
+            number(&pick(&|a| index[a].clone()), &sizes)
+        };
+        [number(&index[self.batch.clone()], self.batch()), side(&self.rows), side(&self.columns)]
+    }
+}
+
+/// The index of a number in a shape, which may be past its end along the first dimension that has one.
+///
+/// A remainder is taken apart further, so that the place in memory is the remainder itself where
+/// dimensions lie one after the other.
+pub(super) fn digits(i: &Index, shape: &[usize], extents: &Extents) -> Vec<Index> {
+    let (mut rest, mut out) = (i.clone(), vec![]);
+    for (axis, &n) in shape.iter().enumerate() {
+        let inner: usize = shape[axis + 1..].iter().product();
+        let leads = shape[..axis].iter().all(|&n| n == 1);
+        if leads && n == 1 && inner > 1 {
+            out.push(Index::default());
+            continue;
+        }
+        out.push(rest.div(inner.max(1), extents));
+        rest = rest.rem(inner.max(1), extents);
+    }
+    out
+}
+
+/// The number of an index in a shape.
+fn number(index: &[Index], shape: &[usize]) -> Index {
+    index.iter().zip(shape).fold(Index::default(), |sum, (i, &n)| sum * n as i64 + i.clone())
+}

@@ -1,0 +1,220 @@
+//! Which schedule a contraction or a reduction gets on a GPU, by its sizes: the one place where that is decided.
+//!
+//! * **Blocks** compute tiles of the result, from tiles of the factors in shared memory: on tensor cores (TF32)
+//!   or, where products are to be exact, with f32 multiply-adds. For what is large enough to fill tiles.
+//! * **A thread an element** (or a few) for the rest: what is small is launch and latency.
+//!
+//! Linear layers of a few rows are neither: what they cost is reading the weights, a warp an output.
+//! Rows that are long are reduced by a block each, or by several, each a part of it.
+//!
+//! Tiles are the largest that leave no more than half of themselves empty and give every multiprocessor a block.
+//! Where a result has too few tiles for that, what is summed over is cut into parts (split-K), which a second
+//! kernel adds up in their order: the same bits whatever runs when. No GPU has timed these numbers yet: they
+//! are rules from sizes, chosen to be changed in this file.
+
+use crate::kernel::block::WARP;
+use crate::target::GpuTarget;
+
+/// How products are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// On tensor cores: factors rounded to TF32 (ten bits of mantissa), sums in f32.
+    #[default]
+    Tf32,
+    /// As f32 (`--precision strict`).
+    F32,
+}
+
+/// Which contractions blocks of threads compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blocks {
+    /// Those that are large enough.
+    #[default]
+    WherePaid,
+    /// All that they can: for tests.
+    Always,
+}
+
+/// Options of lowering for a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// How products are computed.
+    pub products: Products,
+    /// Which contractions are computed by blocks.
+    pub blocks: Blocks,
+}
+
+/// A block's part of a result, and how its warps share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    /// Rows and columns of the result.
+    pub size: [usize; 2],
+    /// Warps along them.
+    pub warps: [usize; 2],
+}
+
+impl Tile {
+    const fn new(rows: usize, columns: usize, warps: [usize; 2]) -> Tile {
+        Tile { size: [rows, columns], warps }
+    }
+
+    /// Threads of the block.
+    pub fn threads(self) -> usize {
+        32 * self.warps[0] * self.warps[1]
+    }
+
+    /// Blocks that a result needs.
+    fn blocks(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.size[0]) * columns.div_ceil(self.size[1])
+    }
+}
+
+/// The tiles, the largest first. A warp has 64x32 of the largest, else 32x32 elements: 64 or 32 registers of
+/// sums a thread.
+const TILES: [Tile; 4] = [
+    Tile::new(128, 128, [2, 4]),
+    Tile::new(64, 64, [2, 2]),
+    Tile::new(32, 128, [1, 4]),
+    Tile::new(128, 32, [4, 1]),
+];
+
+/// What a block adds up before it goes on to the next tiles of the factors.
+pub(super) const DEPTH: usize = 16;
+
+/// Products from which on blocks pay, and the least size of every side.
+const LEAST_PRODUCTS: usize = 1 << 20;
+const LEAST_SIDE: usize = 8;
+
+/// Steps of a part of what is summed over at least: shorter ones are prologue and joining.
+const LEAST_STEPS: usize = 8;
+
+/// The most parts.
+const MOST_PARTS: usize = 64;
+
+/// How a contraction is computed by blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Schedule {
+    pub tile: Tile,
+    pub products: Products,
+    /// Parts of what is summed over, and steps of [`DEPTH`] of each.
+    pub parts: usize,
+    pub steps: usize,
+}
+
+impl Schedule {
+    /// That of a contraction, so many at once; `None` where blocks do not pay.
+    pub fn of(
+        [rows, columns, depth]: [usize; 3],
+        batch: usize,
+        target: GpuTarget,
+        options: GpuOptions,
+    ) -> Option<Schedule> {
+        let products = rows.saturating_mul(columns).saturating_mul(depth).saturating_mul(batch);
+        if products == 0 {
+            return None;
+        }
+        let paid = products >= LEAST_PRODUCTS && rows.min(columns).min(depth) >= LEAST_SIDE;
+        if options.blocks == Blocks::WherePaid && !paid {
+            return None;
+        }
+        let wanted = target.multiprocessors();
+        let fills = |t: &&Tile| {
+            t.blocks(rows, columns) * t.size[0] * t.size[1] <= 2 * rows.max(8) * columns.max(8)
+                && t.blocks(rows, columns) * batch >= wanted
+        };
+        let least = |t: &&Tile| (t.blocks(rows, columns) * t.size[0] * t.size[1], t.size[0] * t.size[1]);
+        let small = TILES[1..].iter().min_by_key(least).unwrap_or(&TILES[1]);
+        let tile = *TILES.iter().find(fills).unwrap_or(small);
+        let (blocks, all) = (tile.blocks(rows, columns) * batch, depth.div_ceil(DEPTH));
+        let parts = (wanted / blocks.max(1)).min(all / LEAST_STEPS).clamp(1, MOST_PARTS);
+        let steps = all.div_ceil(parts);
+        Some(Schedule { tile, products: options.products, parts: all.div_ceil(steps), steps })
+    }
+}
+
+/// Rows of a linear layer up to which a warp computes an output of each, products from which on that pays, and
+/// warps of a block.
+const MOST_DOT_ROWS: usize = 8;
+const LEAST_DOT_PRODUCTS: usize = 1 << 14;
+const DOT_WARPS: usize = 4;
+
+/// How a linear layer of few rows is computed: a warp an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dots {
+    /// Warps of a block.
+    pub warps: usize,
+}
+
+impl Dots {
+    /// That of a layer; `None` for many rows, or where it does not pay.
+    pub fn of([rows, outputs, depth]: [usize; 3], options: GpuOptions) -> Option<Dots> {
+        let paid = rows * outputs * depth >= LEAST_DOT_PRODUCTS && depth >= 2 * WARP;
+        let fits = (1..=MOST_DOT_ROWS).contains(&rows) && depth > 0 && outputs > 0;
+        (fits && (paid || options.blocks == Blocks::Always)).then_some(Dots { warps: DOT_WARPS })
+    }
+}
+
+/// Elements of a row from which on a block reduces it, elements of a thread, and the most threads.
+const LEAST_ROW: usize = 128;
+const ROW_ELEMENTS: usize = 4;
+const MOST_ROW_THREADS: usize = 256;
+
+/// Elements of a thread of a part, and the most parts of a row.
+const PART_ELEMENTS: usize = 16;
+const MOST_ROW_PARTS: usize = 64;
+
+/// Blocks that reductions should have for each multiprocessor.
+const ROW_BLOCKS: usize = 2;
+
+/// How rows are reduced by blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub threads: usize,
+    /// Blocks of a row, each with a part of it.
+    pub parts: usize,
+}
+
+impl Rows {
+    /// That of so many rows of so many elements; `None` for short ones.
+    pub fn of(rows: usize, elements: usize, target: GpuTarget, options: GpuOptions) -> Option<Rows> {
+        if rows == 0 || elements < LEAST_ROW && (elements < 2 || options.blocks == Blocks::WherePaid) {
+            return None;
+        }
+        let threads = (elements / ROW_ELEMENTS).next_power_of_two().clamp(WARP, MOST_ROW_THREADS);
+        let wanted = (ROW_BLOCKS * target.multiprocessors() / rows).min(elements / (threads * PART_ELEMENTS));
+        Some(Rows { threads, parts: wanted.clamp(1, MOST_ROW_PARTS) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(sizes: [usize; 3]) -> Option<([usize; 2], usize)> {
+        let s = Schedule::of(sizes, 1, GpuTarget::Sm90, GpuOptions::default())?;
+        Some((s.tile.size, s.parts))
+    }
+
+    #[test]
+    fn sizes_decide() {
+        // A convolution of VGG: 256 channels, 64 pictures of 56x56.
+        assert_eq!(schedule([256, 64 * 56 * 56, 2304]), Some(([128, 128], 1)));
+        // ResNet's last ones at batch 1: few pixels, much to sum.
+        assert_eq!(schedule([512, 49, 4608]), Some(([64, 64], 16)));
+        assert_eq!(schedule([16, 1 << 20, 64]), Some(([32, 128], 1)));
+        assert_eq!(schedule([1 << 20, 10, 512]), Some(([128, 32], 1)));
+        assert_eq!(schedule([6, 1152, 25]), None);
+        assert_eq!(schedule([1, 4096, 25088]), None);
+        assert!(Dots::of([1, 4096, 25088], GpuOptions::default()).is_some());
+        assert!(Dots::of([64, 4096, 25088], GpuOptions::default()).is_none());
+    }
+
+    #[test]
+    fn long_rows_are_shared() {
+        let rows = |n, elements| Rows::of(n, elements, GpuTarget::Sm90, GpuOptions::default());
+        assert_eq!(rows(64, 10), None);
+        assert_eq!(rows(64, 1000), Some(Rows { threads: 256, parts: 1 }));
+        assert_eq!(rows(64, 1 << 18), Some(Rows { threads: 256, parts: 4 }));
+        assert_eq!(rows(1, 1 << 24), Some(Rows { threads: 256, parts: 64 }));
+    }
+}

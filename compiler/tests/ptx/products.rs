@@ -1,0 +1,85 @@
+//! Contractions by blocks of threads, in many shapes, through PTX: the kernel interpreter's bits, and the graph
+//! interpreter's numbers within what TF32 (or f32) keeps.
+
+use nnc_compiler::lower::gpu::{Blocks, GpuOptions, Products};
+
+use crate::nets::{check_net_with, check_step_with};
+
+const TF32: GpuOptions = GpuOptions { products: Products::Tf32, blocks: Blocks::Always };
+const STRICT: GpuOptions = GpuOptions { products: Products::F32, blocks: Blocks::Always };
+
+/// A net of one layer on an input of that shape.
+fn layer(shape: &str, layer: &str) -> String {
+    format!("use std.vision\nnet one {{\n    input x: f32[{shape}]\n    output y = x -> {layer}\n}}\n")
+}
+
+/// Channels in whole steps and not, borders, strides, dilation, pixels that fill no tile.
+const CONVOLUTIONS: [(&str, &str); 8] = [
+    ("N, 16, 7, 9", "conv(40, 3, pad = 1) -> relu"),
+    ("N, 3, 19, 11", "conv(24, 5, stride = 2, pad = 2)"),
+    ("N, 32, 8, 8", "conv(70, 1)"),
+    ("3, 20, 6, 14", "conv(33, 1) -> relu"),
+    ("N, 5, 6, 5", "conv(9, 3x2, bias = false) -> sigmoid"),
+    ("N, 48, 5, 5", "conv(16, 3, pad = 2, dilation = 2)"),
+    ("N, 16, 4, 6", "conv_transpose(20, 4, stride = 2, pad = 1)"),
+    ("N, 7, 5, 4", "conv_transpose(33, 3)"),
+];
+
+#[test]
+fn convolutions_on_tensor_cores() {
+    for (shape, text) in CONVOLUTIONS {
+        check_net_with(&layer(shape, text), TF32);
+    }
+}
+
+#[test]
+fn convolutions_of_exact_products() {
+    for (shape, text) in [CONVOLUTIONS[0], CONVOLUTIONS[1], CONVOLUTIONS[5]] {
+        check_net_with(&layer(shape, text), STRICT);
+    }
+}
+
+#[test]
+fn linear_layers_and_matrix_products() {
+    for options in [TF32, STRICT] {
+        for (shape, text) in [("N, 9, 130", "dense(70) -> relu"), ("N, 5, 33", "dense(18, bias = false)")] {
+            check_net_with(&layer(shape, text), options);
+        }
+    }
+    check_net_with(
+        "net attention {
+    input q: f32[N, 2, 20, 12]
+    input k: f32[N, 2, 36, 12]
+    output y = matmul(q, transpose(k))
+}
+",
+        TF32,
+    );
+}
+
+/// Few results and long sums: parts, and a kernel that adds them up.
+#[test]
+fn sums_in_parts() {
+    check_net_with(&layer("N, 64, 6, 6", "conv(24, 3, pad = 1) -> relu"), TF32);
+    check_net_with(&layer("N, 9, 700", "dense(30) -> tanh"), STRICT);
+}
+
+const STEP: &str = "use std.vision
+net two {
+    input x: f32[N, 3, 12, 10]
+    let f = x -> conv(16, 3, pad = 1) -> relu -> conv(24, 3, stride = 2, pad = 1) -> relu
+    output y = f -> flatten -> dense(12) -> relu -> dense(3)
+    train {
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1, momentum = 0.9)
+    }
+}
+";
+
+/// Gradients of inputs and weights, with stride and padding.
+#[test]
+fn a_training_step() {
+    check_step_with(STEP, TF32);
+    check_step_with(STEP, STRICT);
+}
