@@ -129,7 +129,7 @@ pub fn backend(options: &Options) -> Result<Arc<dyn Backend>> {
             let pool = Arc::new(Pool::new(options.thread_count()));
             Arc::new(Cpu { target: options.chosen_target(), how: options.lowering(), pool })
         }
-        Device::Cuda => Arc::new(cuda::Cuda::open()?),
+        Device::Cuda => Arc::new(cuda::Cuda::open(options.lowering_for_gpu())?),
         Device::Reference => Arc::new(Reference),
     })
 }

@@ -156,7 +156,10 @@ impl Network {
         self.require_sizes()?;
         let (training_only, sources) = (self.training_only_names(), &self.sources);
         let program = match self.options.chosen_gpu() {
-            Some(gpu) => device::cuda::compile(&self.graph, gpu, sources, &training_only)?,
+            Some(gpu) => {
+                let how = self.options.lowering_for_gpu();
+                device::cuda::compile(&self.graph, gpu, how, sources, &training_only)?
+            }
             None => {
                 let (target, how) = (self.options.chosen_target(), self.options.lowering());
                 device::compile(&self.graph, &target, &how, sources, &training_only)?

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use nnc_compiler::lower::algorithm::{Choices, Convolutions, LowerOptions};
+use nnc_compiler::lower::gpu::{GpuOptions, Products};
 use nnc_compiler::target::{CpuTarget, GpuTarget};
 
 use crate::{ByteSize, Device};
@@ -12,11 +13,15 @@ use crate::{ByteSize, Device};
 /// How results may differ from plain `f32` arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// `f32`, sums in any fixed order, algorithms that need fewer multiplications.
+    /// `f32`, sums in any fixed order, algorithms that need fewer multiplications; on a GPU, factors of large products
+    /// are rounded to TF32 (ten bits of mantissa).
     #[default]
     Default,
-    /// `f32`, textbook algorithms only: no Winograd convolutions.
+    /// `f32`, textbook algorithms only: no Winograd convolutions, no TF32.
     Strict,
+    /// On a GPU, factors of large products are rounded to bf16 (seven bits of mantissa), their sums are `f32`, and so is
+    /// what is kept. On a CPU, the default.
+    Bf16,
 }
 
 /// Options for building, compiling and running, set one after the other.
@@ -159,10 +164,20 @@ impl Options {
     pub fn lowering(&self) -> LowerOptions {
         let convolutions = match (self.precision, &self.choices) {
             (Precision::Strict, _) => Convolutions::Direct,
-            (Precision::Default, Some(choices)) => Convolutions::Measured(choices.clone()),
-            (Precision::Default, None) => Convolutions::Fastest,
+            (Precision::Default | Precision::Bf16, Some(choices)) => Convolutions::Measured(choices.clone()),
+            (Precision::Default | Precision::Bf16, None) => Convolutions::Fastest,
         };
         LowerOptions { convolutions }
+    }
+
+    /// How graphs are lowered for a GPU: how products are computed.
+    pub fn lowering_for_gpu(&self) -> GpuOptions {
+        let products = match self.precision {
+            Precision::Strict => Products::F32,
+            Precision::Default => Products::Tf32,
+            Precision::Bf16 => Products::Bf16,
+        };
+        GpuOptions { products, ..GpuOptions::default() }
     }
 
     /// Where it runs.

@@ -11,6 +11,7 @@ use nnc_compiler::emit::{self, Emitted};
 use nnc_compiler::graph::Graph;
 use nnc_compiler::kernel::module::Module;
 use nnc_compiler::lower::algorithm::LowerOptions;
+use nnc_compiler::lower::gpu::GpuOptions;
 use nnc_compiler::lower::{self, LowerError};
 use nnc_compiler::pass::{self, Report};
 use nnc_compiler::plan::{self, Plan};
@@ -50,8 +51,13 @@ pub fn lower(graph: &Graph, target: &CpuTarget, how: &LowerOptions, sources: &So
 }
 
 /// Lowers a graph that was optimised for a GPU's threads to kernels for it, in an order that needs little memory.
-pub fn lower_for_gpu(graph: &Graph, target: GpuTarget, sources: &SourceMap) -> Result<Module> {
-    ordered(lower::lower_for_gpu(graph, target, Some(sources)))
+pub fn lower_for_gpu(
+    graph: &Graph,
+    target: GpuTarget,
+    how: GpuOptions,
+    sources: &SourceMap,
+) -> Result<Module> {
+    ordered(lower::lower_for_gpu_with(graph, target, how, Some(sources)))
 }
 
 fn ordered(lowered: std::result::Result<Module, LowerError>) -> Result<Module> {

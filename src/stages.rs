@@ -108,7 +108,7 @@ pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String>
     network.require_sizes()?;
     let (target, graph) = (options.chosen_target(), network.optimized().0);
     let module = match options.chosen_gpu() {
-        Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, network.sources())?,
+        Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, options.lowering_for_gpu(), network.sources())?,
         None => pipeline::lower(&graph, &target, &options.lowering(), network.sources())?,
     };
     if let (Some(gpu), Stage::Ptx) = (options.chosen_gpu(), stage) {

@@ -46,8 +46,9 @@ pub struct CompileArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// `default` allows algorithms that round a little differently (Winograd's for 3x3
-    /// convolutions), `strict` does not
-    #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict"])]
+    /// convolutions; on a GPU, TF32 for large products), `strict` does not; `bf16` rounds the factors of a
+    /// GPU's large products to bf16
+    #[arg(long, value_name = "HOW", default_value = "default", value_parser = ["default", "strict", "bf16"])]
     precision: String,
     /// The CPU that the code is for: `native`, `x86-64-v4` (or `avx512`), `x86-64-v3` (`avx2`),
     /// `x86-64-fma` (`fma`)
@@ -61,8 +62,12 @@ pub struct CompileArgs {
 impl CompileArgs {
     /// Adds what these arguments ask for.
     pub fn options(&self, options: Options) -> Options {
-        let strict = self.precision == "strict";
-        let options = options.precision(if strict { Precision::Strict } else { Precision::Default });
+        let precision = match self.precision.as_str() {
+            "strict" => Precision::Strict,
+            "bf16" => Precision::Bf16,
+            _ => Precision::Default,
+        };
+        let options = options.precision(precision);
         let mut options = options.target(self.target_cpu.clone());
         if let Some(choices) = &self.tuned {
             options = options.choices(Choices::clone(choices));

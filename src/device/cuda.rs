@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nnc_compiler::graph::Graph;
+use nnc_compiler::lower::gpu::GpuOptions;
 use nnc_compiler::target::GpuTarget;
 use nnc_dsl::SourceMap;
 use nnc_runtime::Program;
@@ -39,11 +40,12 @@ pub(crate) fn open() -> Result<(Arc<Gpu>, GpuTarget)> {
 pub(crate) fn compile(
     graph: &Graph,
     target: GpuTarget,
+    how: GpuOptions,
     sources: &SourceMap,
     training_only: &[String],
 ) -> Result<Program> {
     let (graph, _) = pipeline::optimize(graph, &target.thread());
-    let module = pipeline::lower_for_gpu(&graph, target, sources)?;
+    let module = pipeline::lower_for_gpu(&graph, target, how, sources)?;
     let mut program = pipeline::emit_gpu(&module, &pipeline::plan(&module), target)?;
     program.training_only = training_only.to_vec();
     Ok(program)
@@ -62,18 +64,19 @@ fn place(gpu: &Arc<Gpu>, program: Program, parameters: &dyn Parameters) -> Resul
 pub(super) struct Cuda {
     gpu: Arc<Gpu>,
     target: GpuTarget,
+    how: GpuOptions,
 }
 
 impl Cuda {
-    pub fn open() -> Result<Cuda> {
+    pub fn open(how: GpuOptions) -> Result<Cuda> {
         let (gpu, target) = open()?;
-        Ok(Cuda { gpu, target })
+        Ok(Cuda { gpu, target, how })
     }
 }
 
 impl Backend for Cuda {
     fn load(&self, job: &Job<'_>) -> Result<Box<dyn Loaded>> {
-        let program = compile(job.graph, self.target, job.sources, job.training_only)?;
+        let program = compile(job.graph, self.target, self.how, job.sources, job.training_only)?;
         Ok(Box::new(place(&self.gpu, program, job.weights)?))
     }
 }

@@ -103,7 +103,10 @@ impl Bench {
         let (options, sources) = (&self.options, &self.sources);
         let code = match (&self.place, options.chosen_gpu()) {
             (Place::Reference, _) => Code::Interpreted,
-            (_, Some(gpu)) => self.load(device::cuda::compile(graph, gpu, sources, &[])?)?,
+            (_, Some(gpu)) => {
+                let how = options.lowering_for_gpu();
+                self.load(device::cuda::compile(graph, gpu, how, sources, &[])?)?
+            }
             (_, None) => {
                 let (target, how) = (options.chosen_target(), options.lowering());
                 self.load(device::compile(graph, &target, &how, sources, &[])?)?

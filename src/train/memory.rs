@@ -89,7 +89,7 @@ pub(super) fn plan(
     let threads = options.chosen_gpu().map_or(options.thread_count(), |_| 1);
     let around = Around { threads, optimizer_state: &step.optimizer_state };
     let mut module = match options.chosen_gpu() {
-        Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, sources)?,
+        Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, options.lowering_for_gpu(), sources)?,
         None => pipeline::lower(&graph, &options.chosen_target(), &options.lowering(), sources)?,
     };
     let mut plan = pipeline::plan(&module);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nnc::device::cuda::gpus;
 use nnc::train::{Trainer, TrainerOptions};
-use nnc::{Device, Network, Options, Source, Tensor, TensorView};
+use nnc::{Device, Network, Options, Precision, Source, Tensor, TensorView};
 
 use crate::common::reference;
 
@@ -223,18 +223,22 @@ fn check_example(name: &str, example: &str, sets: &[(&str, &str)]) {
     let expected: serde_json::Value = serde_json::from_str(&json).unwrap();
     let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
     let logits: Vec<f64> = serde_json::from_value(expected["logits"].clone()).unwrap();
-    let options = sets.iter().fold(Options::new().set("N", 1).device(Device::Cuda), |o, (k, v)| o.set(*k, v));
     let source = Source::open(root.join(format!("examples/{example}.nn"))).unwrap();
-    let network = source.network(&options).unwrap_or_else(|e| panic!("{}", e.render(false)));
-    assert_eq!(reference::parameter_count(&network), expected["params"].as_u64().unwrap() as usize);
-    let model = network.load(&reference::weights(&network)).unwrap();
-    let image = reference::image(&shape);
-    let outputs = model.run(&[("image", image.view())]).unwrap();
-    assert_close(name, &floats(&outputs["logits"]), &logits, LOGITS);
+    for (precision, tolerance) in [(Precision::Default, LOGITS), (Precision::Strict, STRICT_LOGITS)] {
+        let options = Options::new().set("N", 1).device(Device::Cuda).precision(precision);
+        let options = sets.iter().fold(options, |o, (k, v)| o.set(*k, v));
+        let network = source.network(&options).unwrap_or_else(|e| panic!("{}", e.render(false)));
+        assert_eq!(reference::parameter_count(&network), expected["params"].as_u64().unwrap() as usize);
+        let model = network.load(&reference::weights(&network)).unwrap();
+        let image = reference::image(&shape);
+        let outputs = model.run(&[("image", image.view())]).unwrap();
+        assert_close(name, &floats(&outputs["logits"]), &logits, tolerance);
+    }
 }
 
-/// Of the largest logit: products in TF32 may be rounded so, in FP32 they are a hundred times closer.
+/// Of the largest logit: products in TF32 may be rounded so, in f32 they are closer.
 const LOGITS: f64 = 5e-3;
+const STRICT_LOGITS: f64 = 1e-4;
 
 macro_rules! examples {
     ($($test:ident: $example:literal $(, $key:literal = $value:literal)*;)*) => { $(

@@ -24,14 +24,40 @@ pub const MOST_THREADS: usize = 1024;
 /// Bytes of shared memory of a block at most: what every launch may ask for.
 pub const SHARED_BYTES: usize = 48 << 10;
 
-/// A matrix in the registers of a warp, as tensor cores take it (`mma.m16n8k8`, TF32).
+/// What tensor cores make of factors: what is stored in a fragment of one is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    /// Ten bits of mantissa, ties away from zero ([`tf32`]).
+    Tf32,
+    /// Seven bits of mantissa, ties to even ([`bf16`]).
+    Bf16,
+}
+
+impl Rounding {
+    /// What tensor cores sum over at a time.
+    pub fn depth(self) -> usize {
+        match self {
+            Rounding::Tf32 => 8,
+            Rounding::Bf16 => 16,
+        }
+    }
+
+    /// The rounded f32.
+    pub fn round(self, bits: u32) -> u32 {
+        match self {
+            Rounding::Tf32 => tf32(bits),
+            Rounding::Bf16 => bf16(bits),
+        }
+    }
+}
+
+/// A matrix in the registers of a warp, as tensor cores take it (`mma.m16n8k8` of TF32, `mma.m16n8k16` of bf16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragment {
-    /// 16x8, the first factor: rows of the result, and what is summed over. Its elements are TF32: what is
-    /// stored is rounded, ties away from zero ([`tf32`]).
-    First,
-    /// 8x8, the second factor: what is summed over, and columns of the result. TF32, too.
-    Second,
+    /// The first factor: 16 rows of the result, and what is summed over.
+    First(Rounding),
+    /// The second factor: what is summed over, and 8 columns of the result.
+    Second(Rounding),
     /// 16x8, the sums; f32.
     Sum,
 }
@@ -40,16 +66,19 @@ impl Fragment {
     /// Rows and columns.
     pub fn shape(self) -> [usize; 2] {
         match self {
-            Fragment::First | Fragment::Sum => [16, 8],
-            Fragment::Second => [8, 8],
+            Fragment::First(rounding) => [16, rounding.depth()],
+            Fragment::Second(rounding) => [rounding.depth(), 8],
+            Fragment::Sum => [16, 8],
         }
     }
 
     /// The lane that holds an element.
     pub fn lane(self, row: usize, column: usize) -> usize {
         match self {
-            Fragment::First => row % 8 * 4 + column % 4,
-            Fragment::Second => column * 4 + row % 4,
+            Fragment::First(Rounding::Tf32) => row % 8 * 4 + column % 4,
+            Fragment::First(Rounding::Bf16) => row % 8 * 4 + column % 8 / 2,
+            Fragment::Second(Rounding::Tf32) => column * 4 + row % 4,
+            Fragment::Second(Rounding::Bf16) => column * 4 + row % 8 / 2,
             Fragment::Sum => row % 8 * 4 + column / 2,
         }
     }
@@ -57,9 +86,19 @@ impl Fragment {
     /// The name in the text form.
     pub fn name(self) -> &'static str {
         match self {
-            Fragment::First => "first",
-            Fragment::Second => "second",
+            Fragment::First(Rounding::Tf32) => "first",
+            Fragment::Second(Rounding::Tf32) => "second",
+            Fragment::First(Rounding::Bf16) => "first bf16",
+            Fragment::Second(Rounding::Bf16) => "second bf16",
             Fragment::Sum => "sum",
+        }
+    }
+
+    /// What becomes of stored elements; sums stay as they are.
+    pub fn rounding(self) -> Option<Rounding> {
+        match self {
+            Fragment::First(rounding) | Fragment::Second(rounding) => Some(rounding),
+            Fragment::Sum => None,
         }
     }
 }
@@ -70,6 +109,14 @@ pub fn tf32(bits: u32) -> u32 {
         0x7f80_0001.. => f32::NAN.to_bits(),
         0x7f80_0000 => bits,
         _ => (bits + 0x1000) & !0x1fff,
+    }
+}
+
+/// An f32 with seven bits of mantissa, ties to even.
+pub fn bf16(bits: u32) -> u32 {
+    match bits & 0x7fff_ffff {
+        0x7f80_0001.. => f32::NAN.to_bits(),
+        _ => bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000,
     }
 }
 
@@ -111,7 +158,7 @@ pub enum Joint {
         /// Groups.
         open: usize,
     },
-    /// `sum += first · second`, by a warp. The products are exact; the model is that they are summed in
+    /// `sum += first · second`, by a warp; both factors are rounded alike. The products are exact; the model is that they are summed in
     /// double precision, then the old sum is added, and rounded once. (A GPU rounds in an order of its own.)
     Multiply {
         /// Of [`Fragment::Sum`].

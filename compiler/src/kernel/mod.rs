@@ -22,7 +22,7 @@ pub mod verify;
 use nnc_dsl::Span;
 use nnc_runtime::DType;
 
-pub use block::{Fragment, Joint};
+pub use block::{Fragment, Joint, Rounding};
 pub use index::{Extents, Index, Var};
 pub use module::Module;
 

@@ -6,7 +6,8 @@ use nnc_compiler::kernel::block::Part;
 use nnc_compiler::kernel::interpret::{Block, InterpretError, Order, run_kernel};
 use nnc_compiler::kernel::verify::verify;
 use nnc_compiler::kernel::{
-    BinOp, BufferId, Expr, Fragment, Guard, Index, Joint, Kernel, LoopKind, Memory, Module, Stmt, Var,
+    BinOp, BufferId, Expr, Fragment, Guard, Index, Joint, Kernel, LoopKind, Memory, Module, Rounding, Stmt,
+    Var,
 };
 use nnc_compiler::target::GpuTarget;
 use nnc_ptx_interpreter::Arg;
@@ -88,8 +89,8 @@ fn product() -> Kernel {
     let out = k.buffer("out", F32, &[32, 8], Memory::Global(Access::Write));
     let xs = k.strided("xs", F32, &[32, 16], &[20, 1], Memory::Shared);
     let ys = k.buffer("ys", F32, &[16, 8], Memory::Shared);
-    let first = k.buffer("first", F32, &[16, 8], Memory::Fragment(Fragment::First));
-    let second = k.buffer("second", F32, &[8, 8], Memory::Fragment(Fragment::Second));
+    let first = k.buffer("first", F32, &[16, 8], Memory::Fragment(Fragment::First(Rounding::Tf32)));
+    let second = k.buffer("second", F32, &[8, 8], Memory::Fragment(Fragment::Second(Rounding::Tf32)));
     let sum = k.buffer("sum", F32, &[16, 8], Memory::Fragment(Fragment::Sum));
     let (t, i, w, j) = (k.var("t", 64), k.var("i", 2), k.var("w", 2), k.var("j", 2));
     let e = k.extents();
@@ -124,13 +125,13 @@ fn product() -> Kernel {
                     LoopKind::Unroll,
                     vec![
                         matrix(
-                            Fragment::First,
+                            Fragment::First(Rounding::Tf32),
                             r1,
                             c1,
                             vec![store(first, &here(r1, c1), load(xs, &[down(r1), along(c1)]))],
                         ),
                         matrix(
-                            Fragment::Second,
+                            Fragment::Second(Rounding::Tf32),
                             r2,
                             c2,
                             vec![store(second, &here(r2, c2), load(ys, &[along(r2), Index::from(c2)]))],

@@ -4,6 +4,7 @@
 mod assemble;
 mod block;
 mod damaged;
+mod draw;
 #[path = "../common/gpu.rs"]
 mod gpu;
 mod nets;

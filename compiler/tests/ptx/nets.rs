@@ -20,9 +20,10 @@ use nnc_runtime::{DType, Tensor};
 
 use crate::gpu::run_ptx;
 
-/// Of the largest element: sums are added up in another order; and what TF32 leaves of factors.
+/// Of the largest element: sums are added up in another order; and what TF32 or bf16 leave of factors.
 const TOLERANCE: f32 = 2e-5;
 const TF32_TOLERANCE: f32 = 5e-3;
+const BF16_TOLERANCE: f32 = 4e-2;
 
 pub fn built(text: &str, training: bool) -> Built {
     let mut map = SourceMap::new();
@@ -88,8 +89,11 @@ fn check(graph: &Graph, feeds: &BTreeMap<String, Tensor>, options: GpuOptions) {
     }
     let by_blocks = module.kernels.iter().any(|k| k.threads.is_some());
     assert!(by_blocks || options.blocks == Blocks::WherePaid, "no kernel of blocks:\n{module}");
-    let rounds = by_blocks && options.products == Products::Tf32;
-    let tolerance = if rounds { TF32_TOLERANCE } else { TOLERANCE };
+    let tolerance = match options.products {
+        Products::Tf32 if by_blocks => TF32_TOLERANCE,
+        Products::Bf16 if by_blocks => BF16_TOLERANCE,
+        _ => TOLERANCE,
+    };
     for (name, want) in reference.outputs.iter().chain(&reference.parameters) {
         let (want, found) = (floats(want), floats(&found[name]));
         let largest = want.iter().fold(1f32, |m, x| m.max(x.abs()));
@@ -130,7 +134,7 @@ fn check_step(text: &str) {
     check_step_with(text, GpuOptions::default());
 }
 
-fn lenet() -> String {
+pub fn lenet() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/lenet.nn");
     std::fs::read_to_string(path).unwrap()
 }
@@ -145,7 +149,7 @@ fn lenet_step() {
     check_step(&lenet());
 }
 
-const RESIDUAL: &str = "use std.vision
+pub const RESIDUAL: &str = "use std.vision
 net residual {
     input x: f32[N, 8, 8, 8]
     let f = x -> conv(8, 3, pad = 1, bias = false) -> batchnorm -> relu
@@ -169,10 +173,7 @@ fn residual_block_step() {
     check_step(RESIDUAL);
 }
 
-#[test]
-fn inception_module() {
-    check_net(
-        "use std.vision
+pub const INCEPTION: &str = "use std.vision
 net inception {
     input x: f32[N, 8, 9, 9]
     output y = concat(
@@ -182,8 +183,11 @@ net inception {
         x -> maxpool(3, stride = 1, pad = 1) -> conv(4, 1) -> relu,
     ) -> avgpool_to(1) -> flatten -> softmax
 }
-",
-    );
+";
+
+#[test]
+fn inception_module() {
+    check_net(INCEPTION);
 }
 
 /// Large enough for tiles of a convolution and for sums in parts.

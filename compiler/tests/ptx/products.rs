@@ -3,9 +3,11 @@
 
 use nnc_compiler::lower::gpu::{Blocks, GpuOptions, Products};
 
-use crate::nets::{check_net_with, check_step_with};
+use crate::draw::Draw;
+use crate::nets::{INCEPTION, RESIDUAL, check_net_with, check_step_with, lenet};
 
 const TF32: GpuOptions = GpuOptions { products: Products::Tf32, blocks: Blocks::Always };
+const BF16: GpuOptions = GpuOptions { products: Products::Bf16, blocks: Blocks::Always };
 const STRICT: GpuOptions = GpuOptions { products: Products::F32, blocks: Blocks::Always };
 
 /// A net of one layer on an input of that shape.
@@ -37,6 +39,15 @@ fn convolutions_of_exact_products() {
     for (shape, text) in [CONVOLUTIONS[0], CONVOLUTIONS[1], CONVOLUTIONS[5]] {
         check_net_with(&layer(shape, text), STRICT);
     }
+}
+
+#[test]
+fn products_of_bf16() {
+    for (shape, text) in [CONVOLUTIONS[0], CONVOLUTIONS[1], CONVOLUTIONS[3], CONVOLUTIONS[6]] {
+        check_net_with(&layer(shape, text), BF16);
+    }
+    check_net_with(&layer("N, 9, 130", "dense(70) -> relu"), BF16);
+    check_step_with(STEP, BF16);
 }
 
 #[test]
@@ -82,4 +93,81 @@ net two {
 fn a_training_step() {
     check_step_with(STEP, TF32);
     check_step_with(STEP, STRICT);
+}
+
+/// Whole nets, of which every contraction and every row is computed by blocks.
+#[test]
+fn small_nets() {
+    check_net_with(&lenet(), TF32);
+    check_net_with(RESIDUAL, TF32);
+    check_net_with(INCEPTION, TF32);
+}
+
+#[test]
+fn steps_of_small_nets() {
+    check_step_with(&lenet(), TF32);
+    check_step_with(RESIDUAL, TF32);
+}
+
+/// A convolution of any size, stride, border and dilation, on a picture that it fits.
+fn any_convolution(draw: &mut Draw) -> (String, String) {
+    let channels = [draw.of(1, 20), 16 * draw.of(1, 3)][draw.of(0, 1)];
+    let [kh, kw] = [draw.of(1, 4), draw.of(1, 4)];
+    let (stride, pad, dilation) = (draw.of(1, 3), draw.of(0, 2), draw.of(1, 2));
+    let [h, w] = [kh, kw].map(|k| (k - 1) * dilation + draw.of(1, 9));
+    let outputs = draw.of(1, 80);
+    let layer = format!("conv({outputs}, {kh}x{kw}, stride = {stride}, pad = {pad}, dilation = {dilation})");
+    (format!("N, {channels}, {h}, {w}"), layer)
+}
+
+#[test]
+fn random_convolutions() {
+    let mut draw = Draw(5);
+    for options in [TF32, TF32, TF32, STRICT].into_iter().cycle().take(12) {
+        let (shape, conv) = any_convolution(&mut draw);
+        check_net_with(&layer(&shape, &conv), options);
+    }
+}
+
+#[test]
+fn random_matrix_products() {
+    let mut draw = Draw(11);
+    for options in [TF32, STRICT].into_iter().cycle().take(6) {
+        let [m, n, k] = [draw.of(1, 90), draw.of(1, 90), draw.of(1, 70)];
+        let text = format!(
+            "net product {{
+    input a: f32[{m}, {k}]
+    input b: f32[{k}, {n}]
+    output y = matmul(a, b)
+    output turned = matmul(transpose(b), transpose(a))
+}}
+"
+        );
+        check_net_with(&text, options);
+    }
+}
+
+/// Steps of two convolutions of any kind: the first one's weights, the second one's input and weights.
+#[test]
+fn random_gradients() {
+    let mut draw = Draw(23);
+    for options in [TF32, STRICT, TF32] {
+        let ((shape, first), channels) = (any_convolution(&mut draw), 16 * draw.of(1, 2));
+        let stride = draw.of(1, 2);
+        let text = format!(
+            "use std.vision
+net gradients {{
+    input x: f32[{shape}]
+    let f = x -> {first} -> relu -> conv({channels}, 1) -> conv(20, 3, pad = 1, stride = {stride})
+    output y = f -> global_avgpool -> dense(3)
+    train {{
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1)
+    }}
+}}
+"
+        );
+        check_step_with(&text, options);
+    }
 }

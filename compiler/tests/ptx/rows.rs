@@ -3,6 +3,7 @@
 
 use nnc_compiler::lower::gpu::{Blocks, GpuOptions, Products};
 
+use crate::draw::Draw;
 use crate::nets::check_net_with;
 
 const ALWAYS: GpuOptions = GpuOptions { products: Products::F32, blocks: Blocks::Always };
@@ -53,5 +54,18 @@ fn linear_layers_of_few_rows() {
         ("2, 4, 40", "x -> dense(6)"),
     ] {
         check_net_with(&net(shape, &[layer]), ALWAYS);
+    }
+}
+
+#[test]
+fn random_reductions() {
+    let mut draw = Draw(3);
+    for _ in 0..8 {
+        let shape = format!("{}, {}, {}", draw.of(1, 6), draw.of(1, 40), draw.of(2, 90));
+        let axes = ["2", "[1, 2]", "[0, 2]", "[0, 1, 2]"][draw.of(0, 3)];
+        let kind = ["sum", "mean", "max", "min", "variance", "prod"][draw.of(0, 5)];
+        let keep = ["", ", keep = true"][draw.of(0, 1)];
+        let output = format!("{kind}(x, axis = {axes}{keep})");
+        check_net_with(&net(&shape, &[&output, "softmax(x)"]), ALWAYS);
     }
 }

@@ -2,12 +2,14 @@
 //! threads do together.
 //!
 //! With `g` = lane / 4 and `t` = lane mod 4, a lane's registers of a fragment are these elements (row, column),
-//! in the order in which `mma.m16n8k8` takes them:
+//! in the order in which `mma` takes them; those of bf16 hold two, the second one in the upper half:
 //!
 //! | fragment | registers |
 //! |---|---|
 //! | first  | (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4) |
 //! | second | (t, g), (t + 4, g) |
+//! | first bf16  | (g, 2t and 2t + 1), (g + 8, 2t and …), (g, 2t + 8 and …), (g + 8, 2t + 8 and …) |
+//! | second bf16 | (2t and 2t + 1, g), (2t + 8 and 2t + 9, g) |
 //! | sum    | (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1) |
 //!
 //! A row or column is a register and a constant, so that the places of all of a lane's elements share an
@@ -17,7 +19,7 @@ use super::function::{Binding, Emitter};
 use super::text::Class;
 use crate::kernel::block::{Part, WARP};
 use crate::kernel::{
-    BinOp, BufferId, Expr, Fragment, Guard, Index, Joint, Kernel, LoopKind, Memory, Stmt, Var,
+    BinOp, BufferId, Expr, Fragment, Guard, Index, Joint, Kernel, LoopKind, Memory, Rounding, Stmt, Var,
 };
 
 /// Every shared buffer starts at a multiple of this: the largest copy.
@@ -39,6 +41,8 @@ pub struct Members {
     pair: String,
     /// Which of a lane's rows and columns.
     slot: [usize; 2],
+    /// The first element of a pair, until the second one is there.
+    first_of_pair: Option<String>,
 }
 
 /// The declarations of shared buffers.
@@ -51,27 +55,34 @@ pub fn declarations(kernel: &Kernel, names: &[String]) -> String {
     shared.map(one).collect()
 }
 
-/// Rows and columns that a lane holds of a fragment, and how far they are apart.
-fn slots(fragment: Fragment) -> [(usize, usize); 2] {
+/// The rows and columns that a lane holds of a fragment, from its first one on.
+fn slots(fragment: Fragment) -> [&'static [i64]; 2] {
     match fragment {
-        Fragment::First => [(2, 8), (2, 4)],
-        Fragment::Second => [(2, 4), (1, 8)],
-        Fragment::Sum => [(2, 8), (2, 1)],
+        Fragment::First(Rounding::Tf32) => [&[0, 8], &[0, 4]],
+        Fragment::First(Rounding::Bf16) => [&[0, 8], &[0, 1, 8, 9]],
+        Fragment::Second(Rounding::Tf32) => [&[0, 4], &[0]],
+        Fragment::Second(Rounding::Bf16) => [&[0, 1, 8, 9], &[0]],
+        Fragment::Sum => [&[0, 8], &[0, 1]],
     }
 }
 
 /// The place among a lane's registers of a fragment.
 fn number(fragment: Fragment, [row, column]: [usize; 2]) -> usize {
     match fragment {
-        Fragment::First => 2 * column + row,
-        Fragment::Second => row,
+        Fragment::First(Rounding::Tf32) => 2 * column + row,
+        Fragment::First(Rounding::Bf16) => 2 * (column / 2) + row,
+        Fragment::Second(Rounding::Tf32) => row,
+        Fragment::Second(Rounding::Bf16) => row / 2,
         Fragment::Sum => 2 * row + column,
     }
 }
 
 /// Registers that a lane has of a fragment.
 fn registers(fragment: Fragment) -> usize {
-    slots(fragment).iter().map(|s| s.0).product()
+    match fragment {
+        Fragment::First(_) | Fragment::Sum => 4,
+        Fragment::Second(_) => 2,
+    }
 }
 
 impl<'k> Emitter<'k> {
@@ -116,17 +127,18 @@ impl<'k> Emitter<'k> {
             self.out.line(format!("shr.s32 {group}, {lane}, 2"));
             self.out.line(format!("and.b32 {quad}, {lane}, 3"));
             self.out.line(format!("shl.b32 {pair}, {quad}, 1"));
-            self.members = Members { thread, warp, group, quad, pair, slot: [0; 2] };
+            self.members = Members { thread, warp, group, quad, pair, ..Members::default() };
         }
         for (var, kind) in loops {
             let m = &self.members;
             let register = match kind {
                 LoopKind::Warps => &m.warp,
-                LoopKind::Rows(Fragment::First | Fragment::Sum) | LoopKind::Columns(Fragment::Second) => {
-                    &m.group
-                }
-                LoopKind::Rows(Fragment::Second) | LoopKind::Columns(Fragment::First) => &m.quad,
-                LoopKind::Columns(Fragment::Sum) => &m.pair,
+                LoopKind::Rows(Fragment::First(_) | Fragment::Sum)
+                | LoopKind::Columns(Fragment::Second(_)) => &m.group,
+                LoopKind::Rows(Fragment::Second(Rounding::Tf32))
+                | LoopKind::Columns(Fragment::First(Rounding::Tf32)) => &m.quad,
+                LoopKind::Rows(Fragment::Second(Rounding::Bf16))
+                | LoopKind::Columns(Fragment::First(Rounding::Bf16) | Fragment::Sum) => &m.pair,
                 _ => &m.thread,
             };
             let register = register.clone();
@@ -139,14 +151,14 @@ impl<'k> Emitter<'k> {
 
     /// A lane's share of a loop over rows or columns, written out.
     pub fn over_slots(&mut self, var: Var, kind: LoopKind, body: &'k [Stmt]) {
-        let (dimension, (count, step)) = match kind {
+        let (dimension, places) = match kind {
             LoopKind::Columns(f) => (1, slots(f)[1]),
             LoopKind::Rows(f) => (0, slots(f)[0]),
             _ => unreachable!("called for rows and columns"),
         };
-        for i in 0..count {
+        for (i, &place) in places.iter().enumerate() {
             self.members.slot[dimension] = i;
-            self.shift(var, (i * step) as i64);
+            self.shift(var, place);
             self.body(body);
         }
         self.members.slot[dimension] = 0;
@@ -173,7 +185,10 @@ impl<'k> Emitter<'k> {
         element as usize / elements * registers(fragment)
     }
 
-    fn operands(&self, fragment: Fragment, part: &Part) -> String {
+    fn operands(&self, part: &Part) -> String {
+        let Memory::Fragment(fragment) = self.kernel.buffer_of(part.buffer).memory else {
+            unreachable!("verified: products are of fragments");
+        };
         let first = self.matrix(fragment, part.buffer, &part.index);
         let cells = &self.cells[part.buffer.0 as usize][first..first + registers(fragment)];
         format!("{{{}}}", cells.join(", "))
@@ -182,14 +197,24 @@ impl<'k> Emitter<'k> {
     /// Stores an element of a fragment; factors are rounded.
     pub fn store_fragment(&mut self, fragment: Fragment, buffer: BufferId, index: &[Index], value: &Expr) {
         let cell = self.cell(buffer, index);
-        if fragment == Fragment::Sum {
+        let Some(rounding) = fragment.rounding() else {
             let value = self.expr_to(value, Some(&cell));
             self.out.copy(&cell, &value);
             return;
-        }
+        };
         let value = self.expr(value);
         let value = self.out.in_register(&value);
-        self.out.line(format!("cvt.rna.tf32.f32 {cell}, {value}"));
+        match (rounding, self.members.first_of_pair.take()) {
+            (Rounding::Tf32, _) => self.out.line(format!("cvt.rna.tf32.f32 {cell}, {value}")),
+            (Rounding::Bf16, None) => {
+                let kept = self.out.fresh(Class::Float);
+                self.out.line(format!("mov.f32 {kept}, {value}"));
+                self.members.first_of_pair = Some(kept);
+            }
+            (Rounding::Bf16, Some(first)) => {
+                self.out.line(format!("cvt.rn.bf16x2.f32 {cell}, {value}, {first}"));
+            }
+        }
     }
 
     /// Emits what threads do together.
@@ -202,11 +227,12 @@ impl<'k> Emitter<'k> {
                 self.copy((*to, index), (*from, at), *elements, guards);
             }
             Joint::Multiply { sum, first, second } => {
-                let sum = self.operands(Fragment::Sum, sum);
-                let first = self.operands(Fragment::First, first);
-                let second = self.operands(Fragment::Second, second);
-                let word = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32";
-                self.out.line(format!("{word} {sum}, {first}, {second}, {sum}"));
+                let word = match self.kernel.buffer_of(first.buffer).memory {
+                    Memory::Fragment(Fragment::First(Rounding::Bf16)) => "m16n8k16.row.col.f32.bf16.bf16.f32",
+                    _ => "m16n8k8.row.col.f32.tf32.tf32.f32",
+                };
+                let [sum, first, second] = [sum, first, second].map(|p| self.operands(p));
+                self.out.line(format!("mma.sync.aligned.{word} {sum}, {first}, {second}, {sum}"));
             }
             Joint::Combine { op, buffer, index } => self.combine(*op, *buffer, index),
         }

@@ -6,7 +6,7 @@
 use super::arithmetic::{self, Binary};
 use super::code::{Lin, Place, Together};
 use super::{Cell, InterpretError, Order, Outcome, Task, Where};
-use crate::kernel::block::{Fragment, WARP, tf32};
+use crate::kernel::block::{Fragment, WARP};
 use crate::kernel::{BinOp, LoopKind};
 use nnc_runtime::DType;
 
@@ -181,8 +181,8 @@ impl Task<'_> {
             (b.cells[start + at], b.defined[start + at] && b.writer[start + at] == self.now)
         };
         let factor = |bits: u32| f64::from(f32::from_bits(bits));
-        let [rows, depth] = Fragment::First.shape();
-        let columns = Fragment::Second.shape()[1];
+        let depth = self.kernel.buffers[parts[1].0].shape.last().copied().unwrap_or_default();
+        let [rows, columns] = Fragment::Sum.shape();
         let mut out = vec![];
         for row in 0..rows {
             for column in 0..columns {
@@ -231,9 +231,9 @@ impl Task<'_> {
 
     /// What a fragment makes of a value.
     pub(super) fn fragment_value(fragment: Fragment, value: Cell) -> Cell {
-        match fragment {
-            Fragment::Sum => value,
-            Fragment::First | Fragment::Second => Cell { bits: tf32(value.bits), ..value },
+        match fragment.rounding() {
+            None => value,
+            Some(rounding) => Cell { bits: rounding.round(value.bits), ..value },
         }
     }
 }

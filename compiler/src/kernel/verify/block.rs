@@ -2,7 +2,9 @@
 
 use super::{Binding, Checker, Problem};
 use crate::kernel::block::{MOST_THREADS, Part, SHARED_BYTES, WARP};
-use crate::kernel::{BinOp, BufferId, Fragment, Guard, Index, Joint, LoopKind, Memory, Var, print};
+use crate::kernel::{
+    BinOp, BufferId, Fragment, Guard, Index, Joint, LoopKind, Memory, Rounding, Stmt, Var, print,
+};
 use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
@@ -72,6 +74,27 @@ impl Checker<'_> {
         inner
     }
 
+    /// Reports loops over the elements of a factor that do more than store each of them once: lanes put pairs of them
+    /// into one register.
+    pub(super) fn factor_loop(&mut self, var: Var, kind: LoopKind, body: &[Stmt]) {
+        let right = match kind {
+            LoopKind::Rows(f) if f.rounding().is_some() => {
+                matches!(body, [Stmt::Loop { kind: LoopKind::Columns(g), .. }] if f == *g)
+            }
+            LoopKind::Columns(f) if f.rounding().is_some() => match body {
+                [Stmt::Store { buffer, .. }] => {
+                    let stored = self.kernel.buffers.get(buffer.0 as usize);
+                    stored.is_some_and(|b| b.memory == Memory::Fragment(f))
+                }
+                _ => false,
+            },
+            _ => true,
+        };
+        if !right {
+            self.errors.push(Problem::Factor(self.kernel.var_name(var)));
+        }
+    }
+
     /// Reports a store that no single thread does.
     pub(super) fn by_thread(&mut self, buffer: BufferId, index: &[Index]) {
         if !matches!(self.who, Who::Thread | Who::Element(..)) {
@@ -110,8 +133,15 @@ impl Checker<'_> {
                 self.copy((*to, index), (*from, at), *elements, guards);
             }
             Joint::Multiply { sum, first, second } => {
-                let parts = [(sum, Fragment::Sum), (first, Fragment::First), (second, Fragment::Second)];
-                parts.into_iter().for_each(|(p, f)| self.part(p, f));
+                let memory = self.kernel.buffers.get(first.buffer.0 as usize).map(|b| b.memory);
+                let rounding = match memory {
+                    Some(Memory::Fragment(Fragment::First(rounding))) => rounding,
+                    _ => Rounding::Tf32,
+                };
+                let (x, y) = (Fragment::First(rounding), Fragment::Second(rounding));
+                [(sum, Fragment::Sum), (first, x), (second, y)]
+                    .into_iter()
+                    .for_each(|(p, f)| self.part(p, f));
             }
             Joint::Combine { op, buffer, index } => {
                 let who = std::mem::replace(&mut self.who, Who::Thread);

@@ -17,7 +17,7 @@ use nnc_runtime::program::Access;
 use thiserror::Error;
 
 use self::block::Who;
-use super::{BufferId, Expr, Extents, Fragment, Guard, Index, Kernel, LoopKind, Memory, Stmt, Var, print};
+use super::{BufferId, Expr, Extents, Guard, Index, Kernel, LoopKind, Memory, Stmt, Var, print};
 
 /// A kernel that [`verify`] has found right.
 #[derive(Clone, Debug)]
@@ -108,6 +108,8 @@ pub enum Problem {
         "`{0}` does not belong here: barriers, groups of copies and combinations are of the block, copies of threads, products of warps"
     )]
     JointPlace(&'static str),
+    #[error("loop `{0}` over a factor's elements has more in it than one store of them")]
+    Factor(String),
     #[error("`{0}` is combined: expected an f32 in a register, and + * max or min")]
     Combine(String),
     #[error("copies go from global buffers that are read to shared ones of their type, found `{1}` to `{0}`")]
@@ -205,6 +207,7 @@ impl Checker<'_> {
                         self.errors.push(Problem::VectorLoop(self.kernel.var_name(*var)));
                     }
                     self.bind(*var, Binding::Loop(*kind));
+                    self.factor_loop(*var, *kind, body);
                     let inside = self.inside(*var, *kind);
                     let outside = std::mem::replace(&mut self.who, inside);
                     self.body(body);
@@ -308,7 +311,7 @@ impl Checker<'_> {
         let b = self.kernel.buffer_of(buffer);
         let gathers_registers =
             gather.is_some() && matches!(b.memory, Memory::Register | Memory::Fragment(_));
-        if matches!(b.memory, Memory::Fragment(Fragment::First | Fragment::Second)) {
+        if matches!(b.memory, Memory::Fragment(f) if f.rounding().is_some()) {
             self.errors.push(Problem::NotReadable(b.name.clone()));
         }
         if b.memory == Memory::Global(Access::Write) {

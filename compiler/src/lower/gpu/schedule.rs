@@ -1,6 +1,6 @@
 //! Which schedule a contraction or a reduction gets on a GPU, by its sizes: the one place where that is decided.
 //!
-//! * **Blocks** compute tiles of the result, from tiles of the factors in shared memory: on tensor cores (TF32)
+//! * **Blocks** compute tiles of the result, from tiles of the factors in shared memory: on tensor cores (TF32, bf16)
 //!   or, where products are to be exact, with f32 multiply-adds. For what is large enough to fill tiles.
 //! * **A thread an element** (or a few) for the rest: what is small is launch and latency.
 //!
@@ -12,6 +12,7 @@
 //! kernel adds up in their order: the same bits whatever runs when. No GPU has timed these numbers yet: they
 //! are rules from sizes, chosen to be changed in this file.
 
+use crate::kernel::Rounding;
 use crate::kernel::block::WARP;
 use crate::target::GpuTarget;
 
@@ -23,6 +24,19 @@ pub enum Products {
     Tf32,
     /// As f32 (`--precision strict`).
     F32,
+    /// On tensor cores: factors rounded to bf16 (seven bits of mantissa), sums in f32.
+    Bf16,
+}
+
+impl Products {
+    /// How tensor cores round factors, where they compute them.
+    pub(super) fn rounding(self) -> Option<Rounding> {
+        match self {
+            Products::Tf32 => Some(Rounding::Tf32),
+            Products::Bf16 => Some(Rounding::Bf16),
+            Products::F32 => None,
+        }
+    }
 }
 
 /// Which contractions blocks of threads compute.

@@ -25,11 +25,11 @@ pub(super) use self::factor::{At, Factor};
 pub(super) use self::result::Result2d;
 use super::Made;
 use super::elements::finished;
-use super::schedule::{DEPTH, Products, Schedule};
+use super::schedule::{DEPTH, Schedule};
 use crate::graph::NodeId;
 use crate::kernel::block::{Part, SHARED_BYTES};
 use crate::kernel::module::{Role, ValueId};
-use crate::kernel::{BufferId, Expr, Fragment, Guard, Index, Joint, LoopKind, Memory};
+use crate::kernel::{BufferId, Expr, Fragment, Guard, Index, Joint, LoopKind, Memory, Rounding};
 use crate::lower::Lowering;
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
@@ -192,9 +192,9 @@ impl Product<'_> {
             self.first.tiles(b, "first_tile", tile.size[0], stages),
             self.second.tiles(b, "second_tile", tile.size[1], stages),
         ];
-        let sums = match products {
-            Products::Tf32 => self.fragments(b),
-            Products::F32 => self.registers(b),
+        let sums = match products.rounding() {
+            Some(_) => self.fragments(b),
+            None => self.registers(b),
         };
         let first_step = part.clone() * steps as i64;
         let work = Work { batch, part, origin: [row, column], first_step, tiles, sums };
@@ -272,8 +272,8 @@ impl Product<'_> {
         f: &mut dyn FnMut(&mut Builder, [Index; 2], Vec<Index>),
     ) {
         let origin = &work.origin;
-        match self.schedule.products {
-            Products::Tf32 => b.warps(|b, warp| {
+        match self.schedule.products.rounding() {
+            Some(_) => b.warps(|b, warp| {
                 let [top, left] = self.warp_origin(&warp, b);
                 let [rows, columns] = self.matrices();
                 b.unroll("i", rows, |b, i| {
@@ -286,7 +286,7 @@ impl Product<'_> {
                     });
                 });
             }),
-            Products::F32 => b.threads(|b, thread| {
+            None => b.threads(|b, thread| {
                 let [rows, columns] = self.thread_tile();
                 let across = self.schedule.tile.size[1] / columns;
                 let (y, x) = (thread.div(across, b.extents()), thread.rem(across, b.extents()));
@@ -310,33 +310,33 @@ impl Product<'_> {
 
     /// Adds the products of the tiles of a stage.
     fn add_up(&self, b: &mut Builder, work: &Work, stage: &Index) {
-        match self.schedule.products {
-            Products::Tf32 => self.multiply(b, work, stage),
-            Products::F32 => self.multiply_add(b, work, stage),
+        match self.schedule.products.rounding() {
+            Some(rounding) => self.multiply(b, work, stage, rounding),
+            None => self.multiply_add(b, work, stage),
         }
     }
 
-    fn multiply(&self, b: &mut Builder, work: &Work, stage: &Index) {
-        let [rows, columns] = self.matrices();
+    fn multiply(&self, b: &mut Builder, work: &Work, stage: &Index, rounding: Rounding) {
+        let ([rows, columns], depth) = (self.matrices(), rounding.depth());
         let fragment =
             |b: &mut Builder, name: &str, shape: &[usize], f| b.buffer(name, shape, Memory::Fragment(f));
-        let first = fragment(b, "first", &[rows, 16, 8], Fragment::First);
-        let second = fragment(b, "second", &[columns, 8, 8], Fragment::Second);
+        let first = fragment(b, "first", &[rows, 16, depth], Fragment::First(rounding));
+        let second = fragment(b, "second", &[columns, depth, 8], Fragment::Second(rounding));
         let [x, y] = work.tiles;
         b.warps(|b, warp| {
             let [top, left] = self.warp_origin(&warp, b);
-            b.unroll("k", DEPTH / 8, |b, k| {
+            b.unroll("k", DEPTH / depth, |b, k| {
                 b.unroll("i", rows, |b, i| {
-                    b.matrix(Fragment::First, |b, row, column| {
+                    b.matrix(Fragment::First(rounding), |b, row, column| {
                         let line = top.clone() + i.clone() * 16 + row.clone();
-                        let from = x.place(stage, line, k.clone() * 8 + column.clone());
+                        let from = x.place(stage, line, k.clone() * depth as i64 + column.clone());
                         b.store(first, vec![i, row, column], Expr::Load(x.buffer, from));
                     });
                 });
                 b.unroll("j", columns, |b, j| {
-                    b.matrix(Fragment::Second, |b, row, column| {
+                    b.matrix(Fragment::Second(rounding), |b, row, column| {
                         let line = left.clone() + j.clone() * 8 + column.clone();
-                        let from = y.place(stage, line, k.clone() * 8 + row.clone());
+                        let from = y.place(stage, line, k.clone() * depth as i64 + row.clone());
                         b.store(second, vec![j, row, column], Expr::Load(y.buffer, from));
                     });
                 });
