@@ -64,6 +64,9 @@ pub(super) struct Product<'p> {
     pub schedule: Schedule,
 }
 
+/// What is done with a sum: its row and column in the result, and its place among the sums.
+type EachPlace<'f> = dyn FnMut(&mut Builder, [Index; 2], Vec<Index>) + 'f;
+
 /// Rows or columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -265,12 +268,7 @@ impl Product<'_> {
     }
 
     /// Every sum: its row and column in the result, and its place among the sums.
-    fn each_place(
-        &self,
-        b: &mut Builder,
-        work: &Work,
-        f: &mut dyn FnMut(&mut Builder, [Index; 2], Vec<Index>),
-    ) {
+    fn each_place(&self, b: &mut Builder, work: &Work, f: &mut EachPlace<'_>) {
         let origin = &work.origin;
         match self.schedule.products.rounding() {
             Some(_) => b.warps(|b, warp| {
