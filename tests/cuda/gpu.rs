@@ -1,9 +1,12 @@
 //! Checks for a machine with a GPU: `cargo test --release --test cuda -- --ignored`. No GPU has run them yet.
 //! (Small ones are also run against the double of the driver.)
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use nnc::compiler::target::GpuTarget;
 use nnc::device::cuda::gpus;
+use nnc::runtime::cuda::{Cache, CudaExecutable, CudaTrainable, Gpu};
 use nnc::train::{Trainer, TrainerOptions};
 use nnc::{Device, Network, Options, Precision, Source, Tensor, TensorView};
 
@@ -173,6 +176,42 @@ fn runs_take_turns() {
             s.spawn(|| (0..5).for_each(|_| assert_eq!(model.run(&views).unwrap(), expected)));
         }
     });
+}
+
+/// Steps whose inputs were copied ahead, or other ones, or some of them: each gets its own.
+#[test]
+#[ignore = "needs a GPU"]
+fn inputs_copied_ahead() {
+    require_gpu();
+    let gpu = Gpu::open(Cache::off()).unwrap();
+    let target = GpuTarget::for_capability(gpu.info().capability).unwrap();
+    let text = "net sum {\n input x: f32[3]\n input y: f32[3]\n output z = 2 * x + y\n}\n";
+    let compiled = network(text, Options::new().gpu(target)).compile().unwrap();
+    let code = CudaExecutable::load(&gpu, compiled.program().clone()).unwrap();
+    let none: BTreeMap<String, Tensor> = BTreeMap::new();
+    let mut steps = CudaTrainable::new(code, &none).unwrap();
+    let tensor = |k: usize| Tensor::F32(ndarray::arr1(&[k as f32, 1.0, -1.0]).into_dyn());
+    let mut staged = None;
+    for k in 0..24 {
+        let (x, y) = (tensor(k), tensor(100 * k));
+        steps.begin(&[x.view(), y.view()], staged.take()).unwrap();
+        // The next ones, once all, once the first alone, once others that are not used then, once none.
+        let (next, other) = ([tensor(k + 1), tensor(100 * (k + 1))], tensor(7777));
+        let [a, b] = &next;
+        match k % 6 {
+            0 => staged = Some(steps.stage(&[Some(a.view()), Some(b.view())]).unwrap()),
+            1 | 4 => staged = Some(steps.stage(&[Some(a.view()), None]).unwrap()),
+            2 => drop(steps.stage(&[Some(other.view()), Some(other.view())]).unwrap()),
+            3 => {
+                steps.stage(&[Some(other.view()), Some(other.view())]).unwrap();
+                staged = Some(steps.stage(&[None, Some(b.view())]).unwrap());
+            }
+            _ => {}
+        }
+        let found = steps.finish().unwrap();
+        assert_eq!(floats(&found[0]), [102.0 * k as f64, 3.0, -3.0], "step {k}");
+    }
+    assert!(steps.finish().is_err(), "no step is under way");
 }
 
 /// A net of every optimizer, three steps on the CPU and on the GPU: losses and all parameters.

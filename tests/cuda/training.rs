@@ -100,4 +100,5 @@ fn steps_can_be_timed_and_kernels_profiled() {
 fn checks_of_real_gpus() {
     Double::new().test("gpu::training_steps");
     Double::new().test("gpu::lenet5_step");
+    Double::new().test("gpu::inputs_copied_ahead");
 }

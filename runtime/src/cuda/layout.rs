@@ -136,3 +136,61 @@ pub(super) fn used(program: &Program, phase: Phase) -> Vec<bool> {
     }
     used
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::program::{Initializer, Parameter};
+
+    fn port(name: &str, n: usize) -> Port {
+        Port { name: name.into(), dtype: DType::F32, shape: vec![n] }
+    }
+
+    fn program() -> Program {
+        let parameter =
+            |(name, n)| Parameter { port: port(name, n), init: Initializer::Constant(0.0), trainable: true };
+        Program {
+            name: "p".into(),
+            architecture: crate::program::GPU_ARCHITECTURE.into(),
+            features: vec![],
+            inputs: vec![port("x", 65), port("label", 1)],
+            outputs: vec![port("y", 3), port("nothing", 0), port("z", 64)],
+            parameters: [("a", 2), ("b", 100), ("c", 1)].map(parameter).to_vec(),
+            training_only: vec![],
+            storages: vec![],
+            kernels: vec![],
+            launches: vec![],
+            prepared_bytes: 100,
+            preparing_bytes: 0,
+            arena_bytes: 1000,
+            code: vec![],
+            constants: vec![0; 300],
+            weights: None,
+        }
+    }
+
+    #[test]
+    fn nothing_overlaps_and_all_is_aligned() {
+        let layout = Layout::new(&program(), 2);
+        assert_eq!((layout.prepared, layout.fixed_bytes), (512, 612));
+        let outputs: Vec<usize> = (0..3).map(|i| layout.output(i)).collect();
+        assert_eq!(outputs, [1024, 1280, 1280], "behind the arena");
+        let inputs: Vec<usize> =
+            [(0, 0), (0, 1), (1, 0), (1, 1)].iter().map(|&(set, i)| layout.input(set, i)).collect();
+        assert_eq!(inputs, [1536, 2048, 2304, 2816]);
+        assert_eq!(layout.run_bytes, 2816 + 256);
+        let staged: Vec<usize> =
+            [(0, 0), (0, 1), (1, 0), (1, 1)].iter().map(|&(set, i)| layout.staged_input(set, i)).collect();
+        assert_eq!(staged, [512, 1024, 1280, 1792]);
+        assert_eq!(layout.staging_bytes(), 1792 + 256);
+    }
+
+    #[test]
+    fn parameters_lie_where_they_are_wanted() {
+        let p = program();
+        assert_eq!(parameters(&p, 0, |_| true), (vec![Some(0), Some(256), Some(768)], 1024));
+        assert_eq!(parameters(&p, 10, |i| i != 1), (vec![Some(256), None, Some(512)], 768));
+        assert_eq!(parameters(&p, 0, |_| false), (vec![None; 3], 0));
+    }
+}

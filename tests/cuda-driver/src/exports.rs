@@ -115,11 +115,10 @@ exports! {
         Ok(())
     };
     fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: Raw) log stream.addr() => |world| {
-        world.check_pinned(from.addr(), bytes)?;
-        world.put(stream.addr(), Op::Upload { to, from: from.addr(), bytes })
+        world.put(stream.addr(), Op::Upload { to, from: from.addr(), bytes, hash: 0 })
     };
     fn cuMemcpyDtoHAsync_v2(to: Raw, from: u64, bytes: usize, stream: Raw) log stream.addr() => |world| {
-        world.check_pinned(to.addr(), bytes)?;
+        world.pinned(to.addr(), bytes)?;
         world.put(stream.addr(), Op::Download { to: to.addr(), from, bytes })
     };
     fn cuStreamCreate(stream: *mut Raw, flags: c_uint) => |world| {

@@ -4,6 +4,7 @@
 //! before the event on its own stream.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use nnc_ptx_interpreter::{Arg, Error, Fault};
@@ -14,8 +15,8 @@ use crate::world::{Handle, World};
 /// Something on a stream.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// Bytes from the host.
-    Upload { to: u64, from: usize, bytes: usize },
+    /// Bytes from the host, and a hash of what they are when it is put on a stream.
+    Upload { to: u64, from: usize, bytes: usize, hash: u64 },
     /// Bytes to the host.
     Download { to: usize, from: u64, bytes: usize },
     /// A kernel.
@@ -47,7 +48,10 @@ pub struct Event {
 
 impl World {
     /// Puts something on a stream.
-    pub fn put(&mut self, stream: Handle, op: Op) -> Result<(), Code> {
+    pub fn put(&mut self, stream: Handle, mut op: Op) -> Result<(), Code> {
+        if let Op::Upload { from, bytes, hash, .. } = &mut op {
+            *hash = hash_of(self.pinned(*from, *bytes)?);
+        }
         let found = self.streams.get_mut(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
         match &mut found.captured {
             Some(captured) => captured.push(op),
@@ -84,14 +88,18 @@ impl World {
             return Ok(false);
         };
         match op {
-            Op::Upload { to, from, bytes } => {
-                self.check_pinned(from, bytes)?;
-                // SAFETY: it lies in page-locked memory that the host still has.
-                let data = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) };
-                self.write(to, data)?;
+            Op::Upload { to, from, bytes, hash } => {
+                let data = self.pinned(from, bytes)?.to_vec();
+                if hash_of(&data) != hash {
+                    eprintln!(
+                        "cuda driver double: the host has changed memory that a copy was still to read"
+                    );
+                    return Err(codes::ERROR_INVALID_VALUE);
+                }
+                self.write(to, &data)?;
             }
             Op::Download { to, from, bytes } => {
-                self.check_pinned(to, bytes)?;
+                self.pinned(to, bytes)?;
                 let data = self.read(from, bytes)?;
                 // SAFETY: it lies in page-locked memory that the host still has, and does not touch meanwhile.
                 unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, bytes) };
@@ -138,6 +146,12 @@ impl World {
             }
         }
     }
+}
+
+fn hash_of(data: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a driver would say.

@@ -150,7 +150,7 @@ impl World {
             return Err(codes::ERROR_INVALID_VALUE);
         }
         // SAFETY: the size is not 0.
-        let start = unsafe { std::alloc::alloc(layout) };
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
         if start.is_null() {
             return Err(codes::ERROR_OUT_OF_MEMORY);
         }
@@ -165,11 +165,15 @@ impl World {
         Ok(())
     }
 
-    /// The range must lie in page-locked memory.
-    pub fn check_pinned(&self, address: usize, bytes: usize) -> Result<(), Code> {
+    /// Bytes of page-locked memory; an error if it is not.
+    pub fn pinned(&self, address: usize, bytes: usize) -> Result<&[u8], Code> {
         let found = self.pinned.range(..=address).next_back();
         match found {
-            Some((start, layout)) if address + bytes <= start + layout.size() => Ok(()),
+            Some((start, layout)) if address + bytes <= start + layout.size() => {
+                // SAFETY: `pin` allocated it, zeroed, and it is not given back while it is in the list; the
+                // host does not write to it during a call of the driver.
+                Ok(unsafe { std::slice::from_raw_parts(address as *const u8, bytes) })
+            }
             _ => {
                 eprintln!("cuda driver double: a copy beside the host uses memory that is not page-locked");
                 Err(codes::ERROR_INVALID_VALUE)

@@ -44,8 +44,10 @@ fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
         assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
         let early = cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), address, 4);
         assert_eq!(early, codes::ERROR_INVALID_VALUE, "nothing was written yet");
-        // Overwritten before it is copied: that shows.
         from.write_bytes(2, 4);
+        let changed = cuStreamSynchronize(stream);
+        assert_eq!(changed, codes::ERROR_INVALID_VALUE, "overwritten before it was copied");
+        assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
         assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
         assert_eq!(cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), address, 4), codes::SUCCESS);
         assert_eq!(read, [2; 4]);
