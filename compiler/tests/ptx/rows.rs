@@ -38,6 +38,12 @@ fn a_block_a_row() {
     check_net_with(&net("N, 3, 70", &["sum(x, axis = 2)", "min(x, axis = 2) * 2.0"]), ALWAYS);
 }
 
+/// Pooling to one pixel is a reduction.
+#[test]
+fn global_pooling() {
+    check_net_with(&net("N, 5, 7, 7", &["x -> global_avgpool -> relu", "x -> global_maxpool"]), ALWAYS);
+}
+
 /// Long rows have several blocks.
 #[test]
 fn several_blocks_a_row() {

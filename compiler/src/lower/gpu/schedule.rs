@@ -169,7 +169,7 @@ impl Dots {
 }
 
 /// Elements of a row from which on a block reduces it, elements of a thread, and the most threads.
-const LEAST_ROW: usize = 128;
+const LEAST_ROW: usize = 32;
 const ROW_ELEMENTS: usize = 4;
 const MOST_ROW_THREADS: usize = 256;
 

@@ -36,6 +36,9 @@ const ENOUGH_RESULTS: usize = 1 << 15;
 const LEAST_PART: usize = 16;
 const MOST_PARTS: usize = 1024;
 
+/// The axes of a picture.
+const PIXELS: [usize; 2] = [2, 3];
+
 /// A group of reductions over the same elements, and the elementwise work around them.
 struct Reduction<'a> {
     name: &'a str,
@@ -74,18 +77,18 @@ impl<'a> Lowering<'a> {
         let mut anchors = vec![];
         let mut how: Option<(&[usize], bool)> = None;
         for &n in nodes {
-            match &graph.node(n).op {
-                Op::Reduce { kind, axes, keep } => {
-                    let x = graph.operands(n)[0];
-                    anchors.push((n, *kind, x));
-                    let first = anchors[0].2;
-                    let (all, kept) = *how.get_or_insert((axes, *keep));
-                    if all != axes || kept != *keep || graph.node(first).ty != graph.node(x).ty {
-                        return None;
-                    }
+            let Some((kind, axes, keep)) = reduction_of(&graph.node(n).op) else {
+                if is_elementwise(&graph.node(n).op) {
+                    continue;
                 }
-                op if is_elementwise(op) => {}
-                _ => return None,
+                return None;
+            };
+            let x = graph.operands(n)[0];
+            anchors.push((n, kind, x));
+            let first = anchors[0].2;
+            let (all, kept) = *how.get_or_insert((axes, keep));
+            if all != axes || kept != keep || graph.node(first).ty != graph.node(x).ty {
+                return None;
             }
         }
         let (axes, keep) = how?;
@@ -319,6 +322,16 @@ impl Reduction<'_> {
             rest = rest.div(size, b.extents());
         }
         at
+    }
+}
+
+/// What a reduction puts together, over which axes, and whether it keeps them; pooling to one pixel is one.
+fn reduction_of(op: &Op) -> Option<(ReduceKind, &[usize], bool)> {
+    match op {
+        Op::Reduce { kind, axes, keep } => Some((*kind, axes, *keep)),
+        Op::AdaptiveAvgPool2d([1, 1]) => Some((ReduceKind::Mean, &PIXELS, true)),
+        Op::AdaptiveMaxPool2d([1, 1]) => Some((ReduceKind::Max, &PIXELS, true)),
+        _ => None,
     }
 }
 
