@@ -105,7 +105,7 @@ impl Parameters for Fresh {
     }
 }
 
-/// The initial value of a parameter.
+/// The initial value of a parameter, drawn by as many threads as there are cores.
 pub fn initialize(parameter: &Parameter, seed: u64) -> Result<Tensor, OutOfMemory> {
     let port = &parameter.port;
     let refused = || OutOfMemory {
@@ -114,7 +114,8 @@ pub fn initialize(parameter: &Parameter, seed: u64) -> Result<Tensor, OutOfMemor
     };
     let mut tensor = Tensor::try_zeros(port.dtype, &port.shape).ok_or_else(refused)?;
     let mut slot = slot(&mut tensor)?;
-    draw(parameter, seed, slot.bytes_mut(), 1);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    draw(parameter, seed, slot.bytes_mut(), threads);
     slot.finish();
     Ok(tensor)
 }

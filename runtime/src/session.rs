@@ -1,9 +1,10 @@
 //! A program with its parameters, ready to run any number of times, from any thread.
 //!
 //! [`Session::new`] checks the parameters and runs the prepare phase once; afterwards a session has what
-//! runs read, each weight once, and no parameter that only preparing needed. What a run needs of its own (arena, scratch memory, a table of argument addresses) is a *context*; contexts are kept in a
-//! free list, so that runs one after the other allocate nothing but their outputs, and runs at the
-//! same time do not meet.
+//! runs read, each weight once, and no parameter that only preparing needed. What a run needs of its own
+//! (arena, scratch memory, a table of argument addresses) is a *context*; contexts are kept in a free list,
+//! so that runs one after the other allocate nothing but their outputs, and runs at the same time do not
+//! meet.
 
 pub(crate) mod bind;
 mod pack;

@@ -72,7 +72,7 @@ fn refusal(change: impl FnOnce(&mut Program)) -> String {
 #[test]
 fn lies_are_refused() {
     type Change = fn(&mut Program);
-    let table: [(&str, Change); 20] = [
+    let table: [(&str, Change); 21] = [
         ("there are two parameters `weight`", |p| p.parameters.push(p.parameters[0].clone())),
         ("`x` is too large: shape [1099511627776, 1099511627776]", |p| {
             p.inputs[0].shape = vec![1 << 40, 1 << 40]
@@ -93,6 +93,9 @@ fn lies_are_refused() {
                 p.storages[5].class = Class::Arena(usize::MAX);
             },
         ),
+        ("storage 5 (`between`): byte 8 of the arena, where it begins, is not a multiple of 64", |p| {
+            p.storages[5].class = Class::Arena(8);
+        }),
         ("kernel `add`: its code starts at byte 42 of 42", |p| p.kernels[0].code_offset = 42),
         ("kernel `add`: it needs 18446744073709551615 bytes of scratch memory", |p| {
             p.kernels[0].scratch_bytes = usize::MAX;

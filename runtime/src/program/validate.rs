@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::{Access, Argument, Class, Grid, Initializer, Kernel, Launch, Phase, Port, Program, ProgramError};
-use crate::memory::MAX_BYTES;
+use crate::memory::{ALIGNMENT, MAX_BYTES};
 
 /// A kernel's arguments are compared with each other, so a file may not have a million of them.
 const MAX_ARGUMENTS: usize = 4096;
@@ -140,12 +140,12 @@ impl Program {
             Class::Parameter(at) | Class::State(at) => {
                 (2, "parameter", at, self.parameters.get(at).map(|p| &p.port))
             }
-            Class::Constant(at) => return within(at, s.bytes, self.constants.len(), "the constants"),
-            Class::Prepared(at) => return within(at, s.bytes, self.prepared_bytes, "the prepared area"),
+            Class::Constant(at) => return placed(at, s.bytes, self.constants.len(), "the constants"),
+            Class::Prepared(at) => return placed(at, s.bytes, self.prepared_bytes, "the prepared area"),
             Class::Preparing(at) => {
-                return within(at, s.bytes, self.preparing_bytes, "the prepare phase's memory");
+                return placed(at, s.bytes, self.preparing_bytes, "the prepare phase's memory");
             }
-            Class::Arena(at) => return within(at, s.bytes, self.arena_bytes, "the arena"),
+            Class::Arena(at) => return placed(at, s.bytes, self.arena_bytes, "the arena"),
         };
         let port = port.ok_or_else(|| format!("there is no {what} {at}"))?;
         if !seen.insert((kind, at)) {
@@ -270,6 +270,15 @@ fn unique<'a>(what: &str, ports: impl Iterator<Item = &'a Port>) -> Check {
         }
     }
     Ok(())
+}
+
+/// A storage's place in an area: within it, and aligned as kernels may expect.
+fn placed(at: usize, bytes: usize, size: usize, what: &str) -> Check {
+    within(at, bytes, size, what)?;
+    match at.is_multiple_of(ALIGNMENT) {
+        true => Ok(()),
+        false => Err(format!("byte {at} of {what}, where it begins, is not a multiple of {ALIGNMENT}")),
+    }
 }
 
 fn within(at: usize, bytes: usize, size: usize, what: &str) -> Check {
