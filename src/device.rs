@@ -83,6 +83,8 @@ pub struct LaunchTime {
     pub location: String,
     /// Floating-point operations.
     pub flops: u64,
+    /// Bytes of what it reads and of what it writes, each once.
+    pub bytes: u64,
     /// How long it took.
     pub time: Duration,
 }
@@ -190,6 +192,7 @@ pub(crate) fn launch_times(program: &Program, times: LaunchTimes) -> Vec<LaunchT
             layer: launch.layer.clone(),
             location: launch.location.clone(),
             flops: kernel.flops,
+            bytes: kernel.bytes,
             time,
         }
     };

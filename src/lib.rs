@@ -40,6 +40,7 @@ pub mod model;
 pub mod options;
 mod pipeline;
 pub mod report;
+pub mod roofline;
 pub mod source;
 pub mod stages;
 pub mod train;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nnc::data::made_up;
 use nnc::report::memory::RunMemory;
 use nnc::report::profile::{Profile, median};
+use nnc::roofline::Roofline;
 use nnc::train::{Trainer, TrainerOptions};
 use nnc::{ByteSize, Device, Error, LaunchTime, Model, Network, Options, Source, Tensor};
 
@@ -40,7 +41,7 @@ pub struct Args {
     /// One line of JSON instead of text
     #[arg(long)]
     json: bool,
-    /// A table of the kernels: their time, speed and source line
+    /// A table of the kernels: their time, speed, share of what the machine can do, and source line
     #[arg(long, conflicts_with = "json")]
     profile: bool,
     /// Time a training step (forward, backward, update) of the net's `train` section
@@ -97,7 +98,7 @@ pub fn run(args: &Args) -> Outcome {
         subject = Subject::inference(&network)?;
     }
     if args.profile {
-        let profile = profile(&mut subject, args.runs)?;
+        let profile = profile(&mut subject, args.runs, Roofline::of(&options)?)?;
         drop(progress);
         return terminal::print(&profile.to_string());
     }
@@ -251,9 +252,9 @@ fn time_runs(subject: &mut Subject, runs: Option<u32>) -> Outcome<Vec<Duration>>
     }
 }
 
-fn profile(subject: &mut Subject, runs: Option<u32>) -> Outcome<Profile> {
-    let (mut profile, start) = (Profile::default(), Instant::now());
+fn profile(subject: &mut Subject, runs: Option<u32>, roofline: Option<Roofline>) -> Outcome<Profile> {
     subject.run()?;
+    let (mut profile, start) = (Profile::new(roofline), Instant::now());
     loop {
         profile.add(subject.run_profiled()?);
         let enough = match runs {

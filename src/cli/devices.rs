@@ -29,7 +29,7 @@ pub fn run(_: &Args) -> Outcome {
 }
 
 fn line(gpu: &DeviceInfo) -> String {
-    let DeviceInfo { ordinal, name, capability: (major, minor), memory, multiprocessors, driver } = gpu;
+    let DeviceInfo { ordinal, name, capability: (major, minor), memory, multiprocessors, driver, .. } = gpu;
     let memory = ByteSize(*memory as u64);
     let refused = gpu.check().err().map_or(String::new(), |e| format!("; cannot be used: {e}"));
     format!(

@@ -106,7 +106,11 @@ fn bench_times_training_steps() {
 #[test]
 fn bench_profiles_kernels() {
     let text = nnc("bench examples/lenet.nn --set N=1 --threads 1 --runs 3 --profile").ok();
-    assert!(text.contains("GFLOP/s"), "{text}");
+    let header = text.lines().next().unwrap_or_default();
+    let columns: Vec<&str> = header.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+    let known = ["ms", "%", "GFLOP/s", "% peak", "GB/s", "% memory", "kernel", "layers", "line"];
+    assert_eq!(columns, known, "{text}");
+    assert!(text.contains("\n% peak: of ") && text.contains("\n% memory: of "), "{text}");
     assert!(text.contains("lenet.nn:"), "the source line is named: {text}");
     assert!(text.contains("medians of 3 runs"), "{text}");
 }

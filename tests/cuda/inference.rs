@@ -69,7 +69,9 @@ fn the_clock_of_the_gpu_is_read() {
 #[test]
 fn profiles_name_kernels_layers_and_lines() {
     let text = machine("").nnc("bench {}/tiny.nn --set N=2 --device cuda --runs 2 --profile").ok();
-    for part in ["conv2d", "conv1 + relu1", "tiny.nn:4", "medians of 2 runs"] {
+    let limits =
+        ["% peak: of 8192 GFLOP/s, by clock and units\n", "% memory: of 64.0 GB/s, by clock and bus;"];
+    for part in ["conv2d", "conv1 + relu1", "tiny.nn:4", "medians of 2 runs"].into_iter().chain(limits) {
         assert!(text.contains(part), "{text}");
     }
 }

@@ -33,6 +33,7 @@ mod pool_grad;
 mod pool_scatter;
 mod random;
 mod reduction;
+pub mod roofline;
 mod softmax;
 mod update;
 mod values;

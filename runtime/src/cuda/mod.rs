@@ -52,6 +52,12 @@ pub struct DeviceInfo {
     pub memory: usize,
     /// Multiprocessors.
     pub multiprocessors: u32,
+    /// Their clock at most, in kHz.
+    pub clock_khz: u32,
+    /// The memory's clock at most, in kHz. It moves data twice a cycle.
+    pub memory_clock_khz: u32,
+    /// Width of the memory's bus in bits.
+    pub memory_bus_bits: u32,
     /// The CUDA version of the driver: 12080 is 12.8.
     pub driver: i32,
 }
@@ -91,14 +97,18 @@ pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
 
 fn describe(ordinal: i32, version: i32) -> Result<DeviceInfo, DriverError> {
     let device = driver::device(ordinal)?;
-    let major = driver::attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-    let minor = driver::attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let attribute = |which| driver::attribute(device, which);
+    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     Ok(DeviceInfo {
         ordinal,
         name: driver::name(device)?,
         capability: (major, minor),
         memory: driver::total_memory(device)?,
-        multiprocessors: driver::attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        clock_khz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?,
+        memory_clock_khz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?,
+        memory_bus_bits: attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?,
         driver: version,
     })
 }

@@ -174,6 +174,9 @@ pub struct Kernel {
     pub code_offset: usize,
     /// Floating-point operations a launch, for reports.
     pub flops: u64,
+    /// Bytes of what a launch reads and of what it writes, each once, for reports.
+    #[serde(default)]
+    pub bytes: u64,
     /// How it is launched, if it is a GPU's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grid: Option<Grid>,

@@ -73,6 +73,7 @@ pub fn sum() -> Program {
             scratch_bytes: 8,
             code_offset: 0,
             flops: N as u64,
+            bytes: 12 * N as u64,
             grid: None,
         }],
         launches: vec![

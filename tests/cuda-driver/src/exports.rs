@@ -75,7 +75,9 @@ exports! {
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: c_int) => |world| {
         let _ = device;
         match attribute {
+            13 | 36 => give(value, 1_000_000), // Clocks of multiprocessors and memory, in kHz.
             16 => give(value, 4),
+            37 => give(value, 256),
             75 => give(value, world.config.capability.0),
             76 => give(value, world.config.capability.1),
             _ => Err(codes::ERROR_INVALID_VALUE),
