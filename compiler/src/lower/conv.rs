@@ -1,7 +1,8 @@
 //! Dense, grouped and depthwise convolutions, some blocks of output channels at a time: the fast
 //! path, with whatever follows in the group computed while the sums are in registers.
 //!
-//! Small depthwise convolutions have [loops of their own](super::conv_depthwise). A task of all others is an
+//! Small depthwise convolutions have [loops of their own](super::conv_depthwise), which the 1x1 convolution after
+//! them may [take into its tasks](super::separable). A task of all others is an
 //! image, some rows of the result and some groups of blocks ([how much](super::conv_split)):
 //! 1. The input rows it needs are [staged](super::conv_stage) in scratch with their padding, so
 //!    that borders cost the inner loops nothing. Without padding the input is read where it is; a
@@ -34,6 +35,8 @@ pub(super) struct ConvGroup<'a> {
     /// The pooling and its windows.
     pub pool: Option<(NodeId, &'a Window)>,
     pub result: NodeId,
+    /// Of what a task makes itself ([`separable`](super::separable)), shape and layout alone have a meaning; so
+    /// of `out`, where it is made for another convolution.
     pub x: Place,
     /// `[groups, C/b, KH, KW, b, channels of a group]`, zeros where there is no channel.
     pub weights: Place,
@@ -105,8 +108,15 @@ impl ConvGroup<'_> {
         let mut b = Builder::new(self.name, scope);
         b.provided = [Some(self.anchor), self.pool.map(|p| p.0)].into_iter().flatten().collect();
         let n = b.task("n", self.x.shape[0]);
-        let group = b.task("g", g.groups / g.task_groups);
-        let row_block = b.task("rb", g.rows.div_ceil(g.task_rows));
+        let (groups, row_blocks) = (g.groups / g.task_groups, g.rows.div_ceil(g.task_rows));
+        let (group, row_block);
+        if g.by_rows {
+            row_block = b.task("rb", row_blocks);
+            group = b.task("g", groups);
+        } else {
+            group = b.task("g", groups);
+            row_block = b.task("rb", row_blocks);
+        }
         let first_row = row_block * g.task_rows as i64;
         let first_conv_row = match self.pool {
             None => first_row.clone(),
@@ -216,7 +226,7 @@ impl ConvGroup<'_> {
     }
 
     /// The loops without a pooling.
-    fn rows(&self, b: &mut Builder, task: &Task) {
+    pub fn rows(&self, b: &mut Builder, task: &Task) {
         let out = b.bind(&self.out, Access::Write, "out");
         let combs = self.geometry.taps.combs().into_iter().map(|comb| Task { comb, ..task.clone() });
         if task.partial.is_some() {

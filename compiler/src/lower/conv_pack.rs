@@ -28,7 +28,7 @@ impl<'a> Lowering<'a> {
         out: &Place,
     ) -> Result<Option<(Kernel, Vec<Arg>)>, LowerError> {
         let Some(found) = self.dense_conv_parts(scope, nodes) else { return Ok(None) };
-        let ConvParts { anchor, slide, form, pool, mut x } = found;
+        let ConvParts { anchor, slide, form, pool, x } = found;
         let block = self.target.block();
         if !matches!(out.layout, Layout::Plain) && out.layout != Layout::Blocked(block as u8) {
             return Ok(None);
@@ -43,6 +43,25 @@ impl<'a> Lowering<'a> {
                 return Ok(found);
             }
         }
+        let parts = ConvParts { anchor, slide, form, pool, x };
+        let (group, scope) = self.conv_group(scope, name, parts, nodes[nodes.len() - 1], (out, false))?;
+        Ok(group.kernel(&scope))
+    }
+
+    /// A convolution cut into tasks, tiles and steps, with its weights as those read them, and the scope that it
+    /// reads the rest of its operands from. `made` where a task makes what it reads.
+    pub(super) fn conv_group<'g>(
+        &mut self,
+        scope: &Scope<'a>,
+        name: &'g str,
+        ConvParts { anchor, slide, form, pool, mut x }: ConvParts<'a>,
+        result: NodeId,
+        (out, made): (&Place, bool),
+    ) -> Result<(ConvGroup<'g>, Scope<'a>), LowerError>
+    where
+        'a: 'g,
+    {
+        let block = self.target.block();
         let weight = self.graph.operands(anchor)[1];
         let (weights_shape, conv_shape) = (sizes(self.graph.node(weight)), sizes(self.graph.node(anchor)));
         let size = |shape: &[usize]| [shape[2], shape[3]];
@@ -52,6 +71,7 @@ impl<'a> Lowering<'a> {
             conv_groups,
             form,
             pool: pool.map(|p| p.1),
+            made,
             images: x.shape[0],
             input: [x.shape[1], x.shape[2], x.shape[3]],
             output: [conv_shape[1], taps.grid[0], taps.grid[1]],
@@ -73,15 +93,15 @@ impl<'a> Lowering<'a> {
         }
         let geometry = problem.geometry();
         let weights = self.packed_weights(weight, &slide, geometry.in_block, geometry.tile.blocks * block)?;
-        let (lanes, result) = (self.target.lanes, nodes[nodes.len() - 1]);
+        let lanes = self.target.lanes;
         let group =
             ConvGroup { name, slide, form, anchor, pool, result, x, weights, out, geometry, block, lanes };
-        Ok(group.kernel(&scope))
+        Ok((group, scope))
     }
 
     /// The convolution, its attributes, the pooling and the input of a group; `None` if it is
     /// not `conv2d, elementwise.., [pool, elementwise..]`, or with a transposed one, without pooling.
-    fn dense_conv_parts(&self, scope: &Scope<'a>, nodes: &[NodeId]) -> Option<ConvParts<'a>> {
+    pub(super) fn dense_conv_parts(&self, scope: &Scope<'a>, nodes: &[NodeId]) -> Option<ConvParts<'a>> {
         let graph = self.graph;
         let (mut conv, mut pool) = (None, None);
         for &n in nodes {
@@ -205,12 +225,12 @@ impl<'a> Lowering<'a> {
 }
 
 /// What [`ConvGroup`] needs of a group.
-struct ConvParts<'a> {
-    anchor: NodeId,
-    slide: Slide,
-    form: Form,
-    pool: Option<(NodeId, &'a Window)>,
-    x: Place,
+pub(super) struct ConvParts<'a> {
+    pub anchor: NodeId,
+    pub slide: Slide,
+    pub form: Form,
+    pub pool: Option<(NodeId, &'a Window)>,
+    pub x: Place,
 }
 
 /// True if the channels of every group of a convolution fill blocks.

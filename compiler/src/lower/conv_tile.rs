@@ -216,20 +216,15 @@ impl ConvGroup<'_> {
             Layout::Plain => Some(b.scratch("pixel", &[channels])),
             Layout::Blocked(_) => None,
         };
-        self.each_vector(b, &mut |b, vector| {
-            let index = [n.clone(), self.channel(group, vector), row.clone(), column.clone()];
-            let value = sums.get(vector.number.clone(), vector.lane.clone());
-            b.memo.push((from, index.to_vec(), value));
-            let value = b.value(self.result, &index);
-            match spread {
-                Some(pixel) => {
-                    let at = vector.block.clone() * self.block as i64 + vector.in_block.clone();
-                    b.store(pixel, vec![at], value);
-                }
-                None => {
-                    let at = position(&index, self.out.layout, b.extents());
-                    b.store(out, at, value);
-                }
+        self.each_value(b, from, sums, [n, group, row, column], &mut |b, vector, value| match spread {
+            Some(pixel) => {
+                let at = vector.block.clone() * self.block as i64 + vector.in_block.clone();
+                b.store(pixel, vec![at], value);
+            }
+            None => {
+                let index = [n.clone(), self.channel(group, vector), row.clone(), column.clone()];
+                let at = position(&index, self.out.layout, b.extents());
+                b.store(out, at, value);
             }
         });
         if let Some(pixel) = spread {
@@ -242,6 +237,24 @@ impl ConvGroup<'_> {
                 });
             });
         }
+    }
+
+    /// Runs over the vectors of a pixel, with the values of the result.
+    pub fn each_value(
+        &self,
+        b: &mut Builder,
+        from: NodeId,
+        sums: &Sums,
+        [n, group, row, column]: [&Index; 4],
+        body: &mut dyn FnMut(&mut Builder, &Vector, Expr),
+    ) {
+        self.each_vector(b, &mut |b, vector| {
+            let index = [n.clone(), self.channel(group, vector), row.clone(), column.clone()];
+            let value = sums.get(vector.number.clone(), vector.lane.clone());
+            b.memo.push((from, index.to_vec(), value));
+            let value = b.value(self.result, &index);
+            body(b, vector, value);
+        });
     }
 }
 

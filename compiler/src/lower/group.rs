@@ -54,7 +54,17 @@ impl<'a> Lowering<'a> {
             }
             let mut found = None;
             if results.len() == 1 {
-                found = self.dense_conv(&scope, &name, nodes, &out)?;
+                found = match self.separable_parts(nodes) {
+                    None => self.dense_conv(&scope, &name, nodes, &out)?,
+                    Some(parts) => {
+                        let found = self.separable(&scope, &name, &parts, &out)?;
+                        if found.is_none() {
+                            self.group(&parts.before)?;
+                            return self.group(&parts.after);
+                        }
+                        found
+                    }
+                };
             }
             if found.is_none() {
                 found = self.one_kernel(&scope, &name, nodes, &results)?;
@@ -80,17 +90,20 @@ impl<'a> Lowering<'a> {
         }
         let is_pool = |n: &&NodeId| matches!(self.graph.node(**n).op, Op::MaxPool2d(_) | Op::AvgPool2d(_));
         let pool = *nodes.iter().find(is_pool)?;
-        let pooled = self.graph.operands(pool)[0];
-        let mut before = HashSet::from([pooled]);
+        self.cut_after(nodes, self.graph.operands(pool)[0])
+    }
+
+    /// A group in two: what a value needs, and the rest, which needs nothing of that but the value.
+    pub(super) fn cut_after(&self, nodes: &[NodeId], value: NodeId) -> Option<(Vec<NodeId>, Vec<NodeId>)> {
+        let mut before = HashSet::from([value]);
         for &n in nodes.iter().rev() {
             if self.graph.users(n).iter().any(|u| before.contains(u)) {
                 before.insert(n);
             }
         }
         let (before, after): (Vec<NodeId>, Vec<NodeId>) = nodes.iter().partition(|n| before.contains(n));
-        // What is pooled alone crosses.
         let crosses = |n: &NodeId| self.graph.users(*n).iter().any(|u| after.contains(u));
-        (before.iter().filter(|n| crosses(n)).eq([&pooled])).then_some((before, after))
+        (before.iter().filter(|n| crosses(n)).eq([&value])).then_some((before, after))
     }
 
     /// The group as one kernel; `None` if it has to be taken apart.

@@ -34,6 +34,7 @@ mod pool_scatter;
 mod random;
 mod reduction;
 pub mod roofline;
+mod separable;
 mod softmax;
 mod update;
 mod values;

@@ -12,8 +12,8 @@
 //! 1. at most one **anchor** that shapes the kernel: whatever is not elementwise;
 //! 2. elementwise nodes of the anchor's shape, any number, as long as their values have no user
 //!    outside (the residual sum is one of them: its other operand is just read);
-//! 3. after a 2-D convolution at most one pooling, if it [suits](pool_suits), and elementwise nodes
-//!    of its shape;
+//! 3. after a 2-D convolution at most one pooling, if it [suits](pool_suits), or after a depthwise one the 1x1
+//!    convolution that reads it, if that [pays](super::separable), and elementwise nodes of its shape;
 //! 4. at most one relayout: the result is stored in the other layout (not after a pooling's gradient).
 //!
 //! Elementwise nodes whose only users are elementwise nodes of the group join it, too; so do, before a
@@ -28,7 +28,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::{Report, is_elementwise, is_source, label, prepared};
+use super::{Report, is_elementwise, is_source, label, prepared, separable};
 use crate::graph::op::Window;
 use crate::graph::{Graph, Group, GroupId, NodeId, Op};
 
@@ -168,6 +168,21 @@ impl<'a> Fuser<'a> {
                         (tail, may_pool) = (user, false);
                         continue;
                     }
+                    Err(why) => return self.reject(user, tail, &why, report),
+                }
+            }
+            if let Some(user) = only
+                && may_pool
+                && let Some(joins) = separable::joins(self.graph, [seed, tail, user])
+            {
+                let same_phase = self.same_phase(tail, user) && !self.member_of.contains_key(&user);
+                match joins {
+                    Ok(()) if same_phase => {
+                        self.join(user);
+                        (tail, may_pool) = (user, false);
+                        continue;
+                    }
+                    Ok(()) => return,
                     Err(why) => return self.reject(user, tail, &why, report),
                 }
             }

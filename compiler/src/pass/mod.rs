@@ -19,6 +19,7 @@ mod layout;
 mod phase;
 mod place_concat;
 mod recompute;
+pub mod separable;
 mod share;
 mod simplify;
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Convolutions and poolings over random shapes and attributes.
 
 use nnc_compiler::graph::Op;
-use nnc_compiler::graph::op::{AvgPool2d, Conv2d, MaxPool2d, Unary, Window};
+use nnc_compiler::graph::op::{AvgPool2d, Binary, Conv2d, MaxPool2d, Unary, Window};
 use nnc_compiler::kernel::Memory;
 use nnc_compiler::kernel::module::Role;
 use nnc_compiler::target::CpuTarget;
 use proptest::prelude::*;
 
 use crate::support::{Net, check, check_for, direct, module, same, target, text, window};
+
+/// A 1x1 convolution.
+const POINT: Conv2d = Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 };
 
 fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
     [range.clone(), range]
@@ -34,8 +37,7 @@ proptest! {
         prop_assume!(room(0) >= reach(0) && room(1) >= reach(1));
         let mut x = net.input(&[batch, group_in * groups, size[0], size[1]]);
         if blocked {
-            let point = Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 };
-            x = net.conv(x, group_in * groups, [1, 1], point);
+            x = net.conv(x, group_in * groups, [1, 1], POINT);
         }
         let y = net.conv(x, group_out * groups, kernel, Conv2d { stride, padding, dilation, groups });
         let y = net.op(Op::Unary(Unary::Relu), &[y]);
@@ -54,10 +56,40 @@ proptest! {
         let mut net = Net::new(channels as u64);
         prop_assume!((0..2).all(|i| size[i] + padding[2 * i] + padding[2 * i + 1] >= kernel[i]));
         let x = net.input(&[1, channels, size[0], size[1]]);
-        let point = Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 };
-        let x = net.conv(x, channels, [1, 1], point);
+        let x = net.conv(x, channels, [1, 1], POINT);
         let y = net.conv(x, channels, kernel, Conv2d { stride, padding, dilation: [1; 2], groups: channels });
         let y = net.op(Op::Unary(Unary::Clamp(0.0, 0.5)), &[y]);
+        net.output(y);
+        check(&net);
+    }
+
+    #[test]
+    fn separable_convolution(
+        batch in 1..=2usize,
+        [channels, outs] in pair(1..=24),
+        size in pair(1..=14),
+        kernel in pair(1..=5),
+        stride in pair(1..=2),
+        dilation in prop_oneof![5 => Just(1usize), 1 => Just(2)],
+        padding in [0..=2usize, 0..=2, 0..=2, 0..=2],
+        [between, residual] in [any::<bool>(), any::<bool>()],
+    ) {
+        let room = |i: usize| size[i] + padding[2 * i] + padding[2 * i + 1];
+        prop_assume!((0..2).all(|i| room(i) > dilation * (kernel[i] - 1)));
+        let mut net = Net::new((channels * 25 + outs) as u64);
+        let x = net.input(&[batch, channels, size[0], size[1]]);
+        let wide = net.conv(x, channels, [1, 1], POINT);
+        let depthwise = Conv2d { stride, padding, dilation: [dilation; 2], groups: channels };
+        let mut y = net.conv(wide, channels, kernel, depthwise);
+        if between {
+            y = net.op(Op::Unary(Unary::Clamp(0.0, 0.5)), &[y]);
+        }
+        y = net.conv(y, outs, [1, 1], POINT);
+        if residual {
+            let shape = net.shape(y);
+            let other = net.input(&shape);
+            y = net.op(Op::Binary(Binary::Add), &[y, other]);
+        }
         net.output(y);
         check(&net);
     }
@@ -130,7 +162,7 @@ fn sums_of_many_channels_go_through_memory() {
     for (seed, pool) in [false, true].into_iter().enumerate() {
         let mut net = Net::new(seed as u64);
         let x = net.input(&[1, 3, 2, 2]);
-        let x = net.conv(x, 352, [1, 1], Conv2d { padding: [0; 4], ..same() });
+        let x = net.conv(x, 704, [1, 1], Conv2d { padding: [0; 4], ..same() });
         let y = net.conv(x, 32, [3, 3], same());
         let mut y = net.op(Op::Unary(Unary::Relu), &[y]);
         if pool {

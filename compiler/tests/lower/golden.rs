@@ -74,3 +74,16 @@ fn depthwise_and_linear() {
     net.output(y);
     insta::assert_snapshot!(text(&check(&net)));
 }
+
+/// A depthwise convolution of stride 2 whose rows the 1x1 convolution after it reads from the task's scratch.
+#[test]
+fn separable() {
+    let mut net = Net::new(6);
+    let x = net.input(&[1, 3, 9, 9]);
+    let x = net.conv(x, 12, [1, 1], Conv2d { padding: [0; 4], ..same() });
+    let y = net.conv(x, 12, [3, 3], Conv2d { groups: 12, stride: [2; 2], ..same() });
+    let y = net.op(Op::Unary(Unary::Clamp(0.0, 6.0)), &[y]);
+    let y = net.conv(y, 8, [1, 1], Conv2d { padding: [0; 4], ..same() });
+    net.output(y);
+    insta::assert_snapshot!(text(&check(&net)));
+}

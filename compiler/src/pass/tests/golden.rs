@@ -374,6 +374,27 @@ golden!(
 );
 
 golden!(
+    depthwise_before_1x1,
+    "layout, fuse",
+    r#"graph g {
+        %0 = input "x" : f32[1, 3, 8, 8]
+        %1 = parameter "wide.weight" {init=constant(0.0)} : f32[16, 3, 1, 1]
+        %2 = parameter "depthwise.weight" {init=constant(0.0)} : f32[16, 1, 3, 3]
+        %3 = parameter "point.weight" {init=constant(0.0)} : f32[16, 16, 1, 1]
+        %4 = parameter "small.weight" {init=constant(0.0)} : f32[16, 1, 3, 3]
+        %5 = parameter "many.weight" {init=constant(0.0)} : f32[256, 16, 1, 1]
+        %6 = conv2d %0, %1 : f32[1, 16, 8, 8] @wide
+        %7 = conv2d %6, %2 {padding=1x1, groups=16} : f32[1, 16, 8, 8] @depthwise
+        %8 = relu %7 : f32[1, 16, 8, 8]
+        %9 = conv2d %8, %3 : f32[1, 16, 8, 8] @point
+        %10 = add %9, %6 : f32[1, 16, 8, 8] @sum
+        %11 = conv2d %10, %4 {stride=4x4, padding=1x1, groups=16} : f32[1, 16, 2, 2] @small
+        %12 = conv2d %11, %5 : f32[1, 256, 2, 2] @many
+        output y = %12
+    }"#
+);
+
+golden!(
     branches_write_in_place,
     "layout, fuse, place_concat",
     r#"graph inception {
