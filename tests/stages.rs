@@ -1,4 +1,5 @@
-//! Golden texts of every stage of the road, for small programs and the smallest example.
+//! Golden texts of every stage of the road, for the small programs in `stages` and the smallest example.
+//! (`compiler/tests/ptx/golden.rs` runs the same programs as PTX.)
 //!
 //! `INSTA_UPDATE=always cargo test --test stages` blesses; read what changed before committing.
 //! Machine code and its Cranelift form depend on the CPU and are not kept.
@@ -29,19 +30,15 @@ fn check_for(target: &str, name: &str, source: &Source, precision: Precision, st
     });
 }
 
-/// A net around a chain of layers.
-fn net(name: &str, input: &str, layers: &str) -> Source {
-    let text = format!(
-        "use std.vision\n\nnet {name} {{\n    input x: f32[N, {input}]\n    output y = x\n{layers}\n}}\n"
-    );
-    Source::from_text(format!("{name}.nn"), text).unwrap()
+/// A program: of `stages`, or an example. As a text, so that the file's place does not show.
+fn program(folder: &str, name: &str) -> Source {
+    let path = format!("{}/{folder}/{name}.nn", env!("CARGO_MANIFEST_DIR"));
+    Source::from_text(format!("{name}.nn"), std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 #[test]
 fn lenet() {
-    // As a text, so that the file's place does not show.
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/lenet.nn");
-    let source = Source::from_text("lenet.nn", std::fs::read_to_string(example).unwrap()).unwrap();
+    let source = program("examples", "lenet");
     check("lenet", &source, Precision::Default, &STAGES);
     check_for("avx512", "lenet_avx512", &source, Precision::Default, &["fused", "kernels"]);
 }
@@ -49,50 +46,19 @@ fn lenet() {
 /// A stage of VGG: two convolutions and a pooling that never meet in memory.
 #[test]
 fn vgg_stage() {
-    let layers =
-        "        -> conv(16, 3x3, pad = 1) -> relu -> conv(16, 3x3, pad = 1) -> relu -> maxpool(2x2)";
-    check("vgg_stage", &net("vgg_stage", "8, 12, 12", layers), Precision::Default, &STAGES);
-    let direct = Precision::Strict;
-    check_for(
-        "avx512",
-        "vgg_stage_avx512",
-        &net("vgg_stage", "8, 12, 12", layers),
-        direct,
-        &["fused", "kernels"],
-    );
+    let source = program("tests/stages", "vgg_stage");
+    check("vgg_stage", &source, Precision::Default, &STAGES);
+    check_for("avx512", "vgg_stage_avx512", &source, Precision::Strict, &["fused", "kernels"]);
 }
 
 /// An inception module: four branches that write straight into their concatenation.
 #[test]
 fn inception() {
-    let text = "use std.vision
-
-net inception {
-    input x: f32[N, 16, 10, 10]
-    output y = concat(
-        x -> conv(8, 1) -> relu,
-        x -> conv(8, 1) -> relu -> conv(16, 3, pad = 1) -> relu,
-        x -> conv(8, 1) -> relu -> conv(8, 5, pad = 2) -> relu,
-        x -> maxpool(3, stride = 1, pad = 1) -> conv(8, 1) -> relu,
-    ) -> avgpool_to(1) -> flatten
-}
-";
-    let source = Source::from_text("inception.nn", text).unwrap();
-    check("inception", &source, Precision::Strict, &STAGES[1..]);
+    check("inception", &program("tests/stages", "inception"), Precision::Strict, &STAGES[1..]);
 }
 
 /// A residual block: batch norm folded into the weights, the sum and ReLU in the convolution's kernel.
 #[test]
 fn residual() {
-    let text = "use std.vision
-
-net residual {
-    input x: f32[N, 16, 8, 8]
-    let f = x -> conv(16, 3, pad = 1, bias = false) -> batchnorm -> relu
-              -> conv(16, 3, pad = 1, bias = false) -> batchnorm
-    output y = f + x -> relu -> avgpool_to(1) -> flatten
-}
-";
-    let source = Source::from_text("residual.nn", text).unwrap();
-    check("residual", &source, Precision::Strict, &STAGES[1..]);
+    check("residual", &program("tests/stages", "residual"), Precision::Strict, &STAGES[1..]);
 }

@@ -13,14 +13,17 @@ use nnc_runtime::{DType, Tensor};
 /// The outputs by name, and what became of the parameters that the module changes, by theirs.
 ///
 /// # Panics
-/// If there is no PTX, or the interpreter finds a fault in it.
+/// If there is no PTX, the interpreter finds a fault in it, or factors come to tensor cores that are not
+/// rounded: what they make of those is the hardware's business.
 pub fn run_ptx(
     module: &Module,
     target: GpuTarget,
     feeds: &BTreeMap<String, Tensor>,
 ) -> BTreeMap<String, Tensor> {
     let ptx = cuda::emit(module, target).unwrap_or_else(|e| panic!("{e}"));
-    run_text(module, &ptx, feeds).unwrap_or_else(|e| panic!("{e}\n{}", ptx.text)).outputs
+    let ran = run_text(module, &ptx, feeds).unwrap_or_else(|e| panic!("{e}\n{}", ptx.text));
+    assert!(ran.stats.iter().all(|s| s.unrounded_tf32 == 0), "{:?}\n{}", ran.stats, ptx.text);
+    ran.outputs
 }
 
 /// What a run gave.

@@ -19,6 +19,8 @@ use nnc_compiler::target::CpuTarget;
 use nnc_runtime::program::Initializer;
 use nnc_runtime::{DType, Executable, Pool, Tensor, TensorView, Trainable};
 
+use crate::gpu;
+
 /// A graph in the making and the values for it.
 pub struct Net {
     pub graph: Graph,
@@ -164,8 +166,8 @@ fn module_for(graph: &Graph, target: &CpuTarget, options: &LowerOptions) -> Modu
     module
 }
 
-/// Compares kernels and interpreter, with and without passes, and machine code with kernels, for
-/// vectors of every width; the module of the optimised graph for [`target`].
+/// Compares kernels and interpreter, with and without passes, machine code with kernels, for
+/// vectors of every width, and PTX; the module of the optimised graph for [`target`].
 pub fn check(net: &Net) -> Module {
     check_with(net, &LowerOptions::default())
 }
@@ -178,6 +180,7 @@ pub fn direct() -> LowerOptions {
 /// Like [`check`], lowering with options.
 pub fn check_with(net: &Net, options: &LowerOptions) -> Module {
     let expected = expected(net);
+    gpu::check(net, &expected);
     let plain = module_with(&net.graph, options);
     compare(&plain, &net.feeds, &expected);
     compare_code(&plain, &net.feeds, &target());
@@ -260,10 +263,16 @@ fn compare_code(module: &Module, feeds: &BTreeMap<String, Tensor>, target: &CpuT
 
 /// Panics where the module's outputs are not these.
 pub fn compare(module: &Module, feeds: &BTreeMap<String, Tensor>, expected: &BTreeMap<String, Tensor>) {
-    let found = match run_module(module, feeds, feeds) {
-        Ok(found) => found,
-        Err(e) => panic!("{e}\n{}", text(module)),
-    };
+    let found = run_module(module, feeds, feeds).unwrap_or_else(|e| panic!("{e}\n{}", text(module)));
+    compare_values(module, &found, expected);
+}
+
+/// Panics where what a module gave is not what was expected.
+pub fn compare_values(
+    module: &Module,
+    found: &BTreeMap<String, Tensor>,
+    expected: &BTreeMap<String, Tensor>,
+) {
     for (name, want) in expected {
         let got = &found[name];
         assert_eq!(want.shape(), got.shape());

@@ -5,6 +5,7 @@ mod assemble;
 mod block;
 mod damaged;
 mod draw;
+mod golden;
 #[path = "../common/gpu.rs"]
 mod gpu;
 mod nets;
