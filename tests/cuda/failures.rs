@@ -19,7 +19,7 @@ fn line(machine: &Double, n: u32) -> String {
 
 #[test]
 fn a_kernel_that_fails_is_named_with_its_line() {
-    let machine = machine("fail=conv2d");
+    let machine = machine("fail=conv2d_relu");
     let error = machine.nnc(BENCH).error();
     let (start, end) = (
         "kernel `conv2d_relu",
@@ -46,7 +46,7 @@ fn so_is_one_that_fails_in_training_and_in_preparing() {
 /// After the first run kernels are replayed as a graph: the driver does not say which one failed.
 #[test]
 fn a_replayed_run_that_fails_says_how_to_find_out() {
-    let machine = machine("fail=conv2d,after=2");
+    let machine = machine("fail=conv2d_relu,after=2");
     let error = machine.nnc(BENCH).error();
     assert!(error.starts_with("a run of ") && error.contains("NNC_CUDA_BLOCKING set to 1"), "{error}");
     let error = machine.blocking().nnc(BENCH).error();

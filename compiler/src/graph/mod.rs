@@ -74,6 +74,27 @@ pub enum Layout {
     Plain,
     /// `[N, C, H, W]` as `[N, ceil(C/block), H, W, block]`. Lanes past `C` hold anything.
     Blocked(u8),
+    /// `[N, C, H, W]` as `[N, H, W, C]`.
+    ChannelsLast,
+}
+
+impl Layout {
+    /// Channels that lie side by side in blocks; one, where there are no blocks.
+    pub fn block(self) -> usize {
+        match self {
+            Layout::Blocked(block) => usize::from(block),
+            Layout::Plain | Layout::ChannelsLast => 1,
+        }
+    }
+
+    /// The dimensions of a value of that rank, the one that changes most slowly in memory first (of blocks: which
+    /// channels first, lanes last).
+    pub fn order(self, rank: usize) -> Vec<usize> {
+        match self {
+            Layout::ChannelsLast if rank == 4 => vec![0, 2, 3, 1],
+            _ => (0..rank).collect(),
+        }
+    }
 }
 
 /// Index into [`Graph::groups`].

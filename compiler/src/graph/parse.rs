@@ -141,6 +141,8 @@ impl Parser {
     fn decisions(&mut self, s: &mut Scanner, id: NodeId) -> Result<bool, String> {
         if s.skip("blocked") {
             self.graph.node_mut(id).layout = Layout::Blocked(s.number()?);
+        } else if s.skip("channels_last") {
+            self.graph.node_mut(id).layout = Layout::ChannelsLast;
         }
         let anchor = s.skip("anchor");
         if s.skip("into") {

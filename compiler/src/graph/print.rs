@@ -78,8 +78,10 @@ fn line(graph: &Graph, id: NodeId, numbers: &HashMap<NodeId, usize>) -> String {
         out += &format!(" {{{attributes}}}");
     }
     out += &format!(" : {}", node.ty);
-    if let Layout::Blocked(n) = node.layout {
-        out += &format!(" blocked{n}");
+    match node.layout {
+        Layout::Plain => {}
+        Layout::Blocked(n) => out += &format!(" blocked{n}"),
+        Layout::ChannelsLast => out += " channels_last",
     }
     if node.group.and_then(|g| graph.groups.get(g.0 as usize)).is_some_and(|g| g.anchor == Some(id)) {
         out += " anchor";

@@ -48,10 +48,15 @@ impl Verifier<'_> {
     fn node(&mut self, id: NodeId) {
         let node = self.graph.node(id);
         self.operands_and_type(id);
-        if let Layout::Blocked(n) = node.layout
-            && (n == 0 || node.ty.rank() != 4 || !matches!(node.ty.dtype, DType::F32 | DType::Bool))
-        {
-            self.say(id, format!("blocked{n} is for f32 and bool of 4 dimensions, it is {}", node.ty));
+        let fits = node.ty.rank() == 4 && matches!(node.ty.dtype, DType::F32 | DType::Bool);
+        match node.layout {
+            Layout::Blocked(n) if n == 0 || !fits => {
+                self.say(id, format!("blocked{n} is for f32 and bool of 4 dimensions, it is {}", node.ty));
+            }
+            Layout::ChannelsLast if !fits => {
+                self.say(id, format!("channels_last is for f32 and bool of 4 dimensions, it is {}", node.ty));
+            }
+            _ => {}
         }
         if let Some(g) = node.group
             && !self.graph.groups.get(g.0 as usize).is_some_and(|group| group.nodes.contains(&id))

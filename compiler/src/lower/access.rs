@@ -2,12 +2,13 @@
 //!
 //! A [`Place`] is a region of a module value with a logical shape, a layout and strides (a
 //! concatenation's operand is a strided part of its result). Everything that lowers an operation
-//! speaks in logical indices; this file alone knows what a blocked layout does to them.
+//! speaks in logical indices; this file alone knows what other layouts do to them.
 
 use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
 use super::builder::Builder;
+use super::values::one_pixel;
 use crate::graph::Layout;
 use crate::kernel::module::{Arg, ValueId};
 use crate::kernel::{BufferId, Expr, Extents, Guard, Index, Memory, row_major};
@@ -37,6 +38,7 @@ pub(super) fn physical(shape: &[usize], layout: Layout) -> Vec<usize> {
             let b = b as usize;
             vec![shape[0], shape[1].div_ceil(b), shape[2], shape[3], b]
         }
+        Layout::ChannelsLast => layout.order(shape.len()).into_iter().map(|d| shape[d]).collect(),
     }
 }
 
@@ -49,6 +51,7 @@ pub(super) fn position(index: &[Index], layout: Layout, extents: &Extents) -> Ve
             let (block, lane) = (index[1].div(b, extents), index[1].rem(b, extents));
             vec![index[0].clone(), block, index[2].clone(), index[3].clone(), lane]
         }
+        Layout::ChannelsLast => layout.order(index.len()).into_iter().map(|d| index[d].clone()).collect(),
     }
 }
 
@@ -81,14 +84,6 @@ impl Place {
         Place { shape: vec![self.elements()], strides: vec![1], layout: Layout::Plain, ..self.clone() }
     }
 
-    /// True if every element in memory is an element of the tensor.
-    pub fn is_exact(&self) -> bool {
-        match self.layout {
-            Layout::Plain => true,
-            Layout::Blocked(b) => self.shape[1].is_multiple_of(b as usize),
-        }
-    }
-
     /// The same elements in another plain shape; `None` if they do not lie row-major.
     pub fn reshaped(&self, shape: &[usize]) -> Option<Place> {
         let plain = self.as_plain()?;
@@ -98,20 +93,19 @@ impl Place {
         Some(Place { shape: shape.to_vec(), strides: row_major(shape), ..plain })
     }
 
-    /// The same memory seen as plain, where a blocked layout happens to be that: one pixel,
-    /// no lane without a meaning.
+    /// The same memory seen as plain, where its layout happens to be that ([`one_pixel`]).
     pub fn as_plain(&self) -> Option<Place> {
-        match self.layout {
-            Layout::Plain => Some(self.clone()),
-            Layout::Blocked(_) => {
-                let one_pixel = self.shape[2] == 1 && self.shape[3] == 1;
-                if !one_pixel || !self.is_exact() || !self.is_dense() {
-                    return None;
-                }
-                let strides = row_major(&self.shape);
-                Some(Place { layout: Layout::Plain, strides, ..self.clone() })
-            }
+        if self.layout == Layout::Plain {
+            return Some(self.clone());
         }
+        let strides = row_major(&self.shape);
+        let same = one_pixel(&self.shape, self.layout) && self.is_dense();
+        same.then(|| Place { layout: Layout::Plain, strides, ..self.clone() })
+    }
+
+    /// The same memory as a plain tensor of the [shape in memory](Place::physical).
+    pub fn as_it_lies(&self) -> Place {
+        Place { shape: self.physical(), layout: Layout::Plain, ..self.clone() }
     }
 
     /// The part of `size` logical positions from `start` on along an axis. `None` if it cuts
@@ -119,18 +113,21 @@ impl Place {
     pub fn part(&self, axis: usize, start: usize, size: usize) -> Option<Place> {
         let mut out = self.clone();
         out.shape[axis] = size;
-        let position = match self.layout {
+        let (position, stride) = match self.layout {
             Layout::Blocked(b) if axis == 1 => {
                 let b = b as usize;
                 let last = start + size == self.shape[1];
                 if !start.is_multiple_of(b) || !(last || size.is_multiple_of(b)) {
                     return None;
                 }
-                start / b
+                (start / b, self.strides[axis])
             }
-            _ => start,
+            layout => {
+                let dimension = layout.order(self.shape.len()).into_iter().position(|d| d == axis)?;
+                (start, self.strides[dimension])
+            }
         };
-        out.offset += position * self.strides[axis];
+        out.offset += position * stride;
         Some(out)
     }
 }

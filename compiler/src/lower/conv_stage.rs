@@ -86,10 +86,7 @@ struct Line<'l> {
 
 impl Line<'_> {
     fn lanes_in_pixel(&self) -> usize {
-        match self.group.x.layout {
-            Layout::Plain => 1,
-            Layout::Blocked(block) => block as usize,
-        }
+        self.group.x.layout.block()
     }
 
     fn zeros(&self, b: &mut Builder, first: usize, count: usize) {

@@ -213,8 +213,8 @@ impl ConvGroup<'_> {
         let channels = self.geometry.tile.blocks * self.block;
         // A plain result takes the lanes one by one.
         let spread = match self.out.layout {
-            Layout::Plain => Some(b.scratch("pixel", &[channels])),
             Layout::Blocked(_) => None,
+            Layout::Plain | Layout::ChannelsLast => Some(b.scratch("pixel", &[channels])),
         };
         self.each_value(b, from, sums, [n, group, row, column], &mut |b, vector, value| match spread {
             Some(pixel) => {

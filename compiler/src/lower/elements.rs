@@ -172,7 +172,7 @@ impl Elements<'_> {
             b.serial("i", inner, |b, i| {
                 let index = self.logical(&[outer, &[i]].concat());
                 let channel = match self.out.layout {
-                    Layout::Plain => vec![],
+                    Layout::Plain | Layout::ChannelsLast => vec![],
                     Layout::Blocked(_) => Guard::between(&index[1], 0, self.out.shape[1] as i64, b.extents()),
                 };
                 b.when(channel, |b| body(b, &index));
@@ -233,6 +233,7 @@ impl Elements<'_> {
                 let channel = at[1].clone() * block as i64 + at[4].clone();
                 vec![at[0].clone(), channel, at[2].clone(), at[3].clone()]
             }
+            Layout::ChannelsLast => [0, 3, 1, 2].map(|d: usize| at[d].clone()).to_vec(),
         }
     }
 }

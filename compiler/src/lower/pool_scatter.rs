@@ -106,8 +106,8 @@ impl PoolScatter<'_> {
         let shape = self.out.physical();
         let batch = b.task("n", shape[0]);
         let (name, size) = match self.out.layout {
-            Layout::Plain => ("c", 1),
             Layout::Blocked(block) => ("cb", usize::from(block)),
+            Layout::Plain | Layout::ChannelsLast => ("c", 1),
         };
         let block = b.task(name, shape[1]);
         let few = shape[0] * shape[1] < ENOUGH_TASKS;
@@ -147,6 +147,7 @@ impl PoolScatter<'_> {
         let blocks = match self.out.layout {
             Layout::Plain => true,
             Layout::Blocked(block) => usize::from(block).is_multiple_of(self.lanes),
+            Layout::ChannelsLast => false,
         };
         let fits = window.dilation == [1, 1]
             && window.kernel[0] * window.kernel[1] <= MAX_WINDOW

@@ -93,8 +93,8 @@ impl Lowering<'_> {
         let node = self.graph.node(id);
         let shape = sizes(node);
         let layout = node.layout;
-        if matches!(layout, Layout::Blocked(b) if shape.len() != 4 || b == 0) {
-            let what = "a blocked layout needs four dimensions".to_string();
+        if layout != Layout::Plain && (shape.len() != 4 || layout.block() == 0) {
+            let what = "its layout needs four dimensions".to_string();
             return Err(LowerError::Invalid { name: label(self.graph, id), what });
         }
         let place = match node.placement {
@@ -209,13 +209,15 @@ impl Place {
     }
 }
 
-/// True if the blocked layout of that shape is its plain one: one pixel, full blocks.
+/// True if another layout of that shape is the plain one: one pixel (of full blocks), or one channel last.
 pub(super) fn one_pixel(shape: &[usize], layout: Layout) -> bool {
+    let &[_, channels, 1, 1] = shape else {
+        return layout == Layout::ChannelsLast && shape.get(1) == Some(&1);
+    };
     match layout {
         Layout::Plain => false,
-        Layout::Blocked(b) => {
-            shape.len() == 4 && shape[2] == 1 && shape[3] == 1 && shape[1].is_multiple_of(b as usize)
-        }
+        Layout::Blocked(b) => channels.is_multiple_of(b as usize),
+        Layout::ChannelsLast => true,
     }
 }
 

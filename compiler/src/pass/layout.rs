@@ -1,4 +1,5 @@
-//! Chooses how values lie in memory: channels in blocks inside, row-major at the borders.
+//! Chooses how values lie in memory: channels in blocks inside (on a GPU, channels last), row-major at the
+//! borders.
 //!
 //! ```text
 //! %3 = conv2d %0, %1, %2              %3 = conv2d %0, %1, %2 : f32[1, 16, 8, 8] blocked8
@@ -14,6 +15,11 @@
 //! row-major data is no burden for a dense convolution, which spreads single elements over its
 //! lanes anyway: the picture itself is never converted.
 //!
+//! Threads of a GPU have no vectors to fill: what lies side by side is what neighbouring threads read, and what
+//! tensor cores sum over. There the layout inside is channels last, for any number of groups, channels of a
+//! concatenation and axes of a sum; and a convolution that reads more than a picture's few channels wants them
+//! last, too.
+//!
 //! What is prepared once (weights) stays row-major here: packing it is the business of the kernels
 //! that read it.
 
@@ -25,19 +31,19 @@ use super::{Report, is_elementwise, is_source, label, prepared};
 use crate::graph::{Graph, Layout, NodeId, Op};
 use crate::target::CpuTarget;
 
-/// Channel counts from here on are blocked (LeNet's 6 among them), fewer (pictures, masks, attention
+/// Channel counts from here on are blocked, or last (LeNet's 6 among them), fewer (pictures, masks, attention
 /// maps) are not: half-empty vectors still beat the gathering and spilling of row-major
 /// convolutions, emptier ones do not.
 const LEAST_CHANNELS: usize = 4;
 
-/// Runs the pass: blocks of as many channels as the target wants. Where vectors have one lane (threads
-/// of a GPU), everything stays row-major.
+/// Runs the pass: blocks of as many channels as the target wants; channels last, where vectors have one lane
+/// (threads of a GPU).
 pub fn run(graph: &mut Graph, target: &CpuTarget) -> Report {
-    if target.lanes == 1 {
-        return Report::new("layout");
-    }
     let mut walk = Walk {
-        block: target.block(),
+        inner: match target.lanes {
+            1 => Layout::ChannelsLast,
+            _ => Layout::Blocked(target.block() as u8),
+        },
         prepared: prepared(graph),
         converted: HashMap::new(),
         report: Report::new("layout"),
@@ -50,8 +56,8 @@ pub fn run(graph: &mut Graph, target: &CpuTarget) -> Report {
 }
 
 struct Walk {
-    /// Channels in a block.
-    block: usize,
+    /// The layout inside.
+    inner: Layout,
     prepared: HashSet<NodeId>,
     /// The relayouts made so far, by operand.
     converted: HashMap<NodeId, NodeId>,
@@ -62,45 +68,41 @@ struct Walk {
 enum Choice {
     /// Result and all operands row-major.
     Plain,
-    /// Blocked result; operand 0 is read as it lies.
+    /// Result in the layout inside; operand 0 is read as it lies.
     Producer,
-    /// Blocked result; the operands at these positions must be blocked, too.
-    Blocked(Vec<usize>),
-    /// Row-major result; the operands at these positions must be blocked, the others row-major.
+    /// Result in the layout inside; the operands at these positions must be, too.
+    Inner(Vec<usize>),
+    /// Row-major result; the operands at these positions must be in the layout inside, the others row-major.
     Reader(Vec<usize>),
 }
 
 impl Walk {
-    fn blocked(&self) -> Layout {
-        Layout::Blocked(self.block as u8)
-    }
-
     fn visit(&mut self, graph: &mut Graph, id: NodeId) {
         if is_source(&graph.node(id).op) || graph.node(id).op == Op::Relayout {
             return;
         }
-        let blocked_operands = match self.choose(graph, id) {
+        let inner_operands = match self.choose(graph, id) {
             Choice::Plain => {
                 for (i, operand) in graph.operands(id).into_iter().enumerate() {
                     self.require(graph, id, i, operand, Layout::Plain);
                 }
                 return;
             }
-            Choice::Reader(blocked) => {
+            Choice::Reader(inner) => {
                 for (i, operand) in graph.operands(id).into_iter().enumerate() {
-                    let layout = if blocked.contains(&i) { self.blocked() } else { Layout::Plain };
+                    let layout = if inner.contains(&i) { self.inner } else { Layout::Plain };
                     self.require(graph, id, i, operand, layout);
                 }
                 return;
             }
             Choice::Producer => vec![],
-            Choice::Blocked(operands) => operands,
+            Choice::Inner(operands) => operands,
         };
-        graph.node_mut(id).layout = self.blocked();
+        graph.node_mut(id).layout = self.inner;
         self.report.changes += 1;
         let operands = graph.operands(id);
-        for i in blocked_operands {
-            self.require(graph, id, i, operands[i], self.blocked());
+        for i in inner_operands {
+            self.require(graph, id, i, operands[i], self.inner);
         }
     }
 
@@ -109,27 +111,25 @@ impl Walk {
         if let Op::Conv2dWeightGrad(g) = &graph.node(id).op
             && !self.prepared.contains(&id)
         {
-            return weight_grad(graph, g.conv.groups, [operands[0], operands[1]]);
+            return self.weight_grad(graph, g.conv.groups, [operands[0], operands[1]]);
         }
         if let Op::Reduce { kind, axes, .. } = &graph.node(id).op
-            && kind.adds()
-            && !axes.contains(&1)
+            && (self.is_channels_last() || kind.adds() && !axes.contains(&1))
             && graph.node(operands[0]).layout != Layout::Plain
         {
             return Choice::Reader(vec![0]);
         }
+        let is_inner = |o: &NodeId| graph.node(*o).layout == self.inner;
+        let groups = conv_groups(&graph.node(id).op);
         if self.prepared.contains(&id) || !fills_blocks(graph, id) {
-            return Choice::Plain;
-        }
-        let blocked = |o: &NodeId| graph.node(*o).layout == self.blocked();
-        if let Some(groups) = conv_groups(&graph.node(id).op) {
-            // A block of channels is a vector of filters, each with its own input channel.
-            let fits = is_depthwise(graph, id, groups) || self.groups_fill_blocks(graph, id, groups);
             return match groups {
-                1 => Choice::Producer,
-                _ if fits => Choice::Blocked(vec![0]),
+                // A picture, of many channels.
+                Some(_) if self.is_channels_last() && is_inner(&operands[0]) => Choice::Reader(vec![0]),
                 _ => Choice::Plain,
             };
+        }
+        if let Some(groups) = groups {
+            return self.convolution(graph, id, groups);
         }
         match &graph.node(id).op {
             Op::MaxPool2d(_)
@@ -138,25 +138,29 @@ impl Walk {
             | Op::AdaptiveAvgPool2d(_)
             | Op::BatchNorm(_)
             | Op::LocalResponseNorm(_)
-                if blocked(&operands[0]) =>
+                if is_inner(&operands[0]) =>
             {
-                Choice::Blocked(vec![0])
+                Choice::Inner(vec![0])
             }
-            Op::MaxPool2dGrad(_) | Op::AdaptiveMaxPool2dGrad if blocked(&operands[0]) => {
-                Choice::Blocked(vec![0, 1])
+            Op::MaxPool2dGrad(_) | Op::AdaptiveMaxPool2dGrad if is_inner(&operands[0]) => {
+                Choice::Inner(vec![0, 1])
             }
             // Back to what a convolution gave, most likely; `dy` is the smaller one.
-            Op::AvgPool2dGrad(_) | Op::AdaptiveAvgPool2dGrad(_) => Choice::Blocked(vec![0]),
-            Op::Concat(1) if operands.iter().any(blocked) && self.concat_fits(graph, id) => {
-                Choice::Blocked((0..operands.len()).collect())
+            Op::AvgPool2dGrad(_) | Op::AdaptiveAvgPool2dGrad(_) => Choice::Inner(vec![0]),
+            Op::Concat(1) if operands.iter().any(is_inner) && self.concat_fits(graph, id) => {
+                Choice::Inner((0..operands.len()).collect())
+            }
+            // Gradients of concatenations are slices.
+            Op::Slice { .. } | Op::Pad { .. } if self.is_channels_last() && is_inner(&operands[0]) => {
+                Choice::Inner(vec![0])
             }
             op if is_elementwise(op) => {
                 let full: Vec<usize> = (0..operands.len())
                     .filter(|&i| graph.node(operands[i]).ty.shape == graph.node(id).ty.shape)
                     .collect();
                 let fits = operands.iter().all(|&o| is_blockable(graph, o));
-                if fits && full.iter().any(|&i| blocked(&operands[i])) {
-                    Choice::Blocked(full)
+                if fits && full.iter().any(|&i| is_inner(&operands[i])) {
+                    Choice::Inner(full)
                 } else {
                     Choice::Plain
                 }
@@ -165,16 +169,49 @@ impl Walk {
         }
     }
 
+    fn is_channels_last(&self) -> bool {
+        self.inner == Layout::ChannelsLast
+    }
+
+    fn convolution(&self, graph: &Graph, id: NodeId, groups: usize) -> Choice {
+        let few = !fills_blocks(graph, graph.operands(id)[0]);
+        match groups {
+            1 if few || !self.is_channels_last() => Choice::Producer,
+            1 => Choice::Inner(vec![0]),
+            _ if few && self.is_channels_last() => Choice::Producer,
+            // A block of channels is a vector of filters, each with its own input channel.
+            _ if is_depthwise(graph, id, groups) || self.groups_fill_blocks(graph, id, groups) => {
+                Choice::Inner(vec![0])
+            }
+            _ => Choice::Plain,
+        }
+    }
+
+    /// Weights are row-major. Their gradient's sums run over lanes of output channels, however few; few
+    /// input channels (a picture's) are read as they lie.
+    fn weight_grad(&self, graph: &Graph, groups: usize, [x, dy]: [NodeId; 2]) -> Choice {
+        match groups {
+            1 if fills_blocks(graph, x) => Choice::Reader(vec![0, 1]),
+            1 => Choice::Reader(vec![1]),
+            g if channels(graph, x) == Some(g) && channels(graph, dy) == Some(g) => {
+                Choice::Reader(vec![0, 1])
+            }
+            _ if self.is_channels_last() => Choice::Reader(vec![0, 1]),
+            _ => Choice::Plain,
+        }
+    }
+
     /// True if a convolution's groups begin and end with blocks.
     fn groups_fill_blocks(&self, graph: &Graph, id: NodeId, groups: usize) -> bool {
-        let whole = |c: usize| c.is_multiple_of(groups * self.block);
+        let whole = |c: usize| self.is_channels_last() || c.is_multiple_of(groups * self.inner.block());
         [id, graph.operands(id)[0]].into_iter().all(|n| channels(graph, n).is_some_and(whole))
     }
 
     /// Every operand must begin and end with a block.
     fn concat_fits(&self, graph: &Graph, id: NodeId) -> bool {
         graph.operands(id).iter().all(|&o| {
-            is_f32(graph, o) && graph.node(o).ty.shape[1].size().is_some_and(|c| c % self.block == 0)
+            let fits = |c: usize| c.is_multiple_of(self.inner.block());
+            is_f32(graph, o) && graph.node(o).ty.shape[1].size().is_some_and(fits)
         })
     }
 
@@ -184,7 +221,11 @@ impl Walk {
             return;
         }
         let new = self.convert(graph, operand, layout);
-        let to = if layout == Layout::Plain { "row-major" } else { "blocked" };
+        let to = match layout {
+            Layout::Plain => "row-major",
+            Layout::Blocked(_) => "blocked",
+            Layout::ChannelsLast => "channels last",
+        };
         let text = format!("{} is converted to {to} for {}", label(graph, operand), label(graph, id));
         self.report.remark(graph, id, text);
         graph.set_operand(id, i, new);
@@ -215,17 +256,6 @@ impl Walk {
                 graph.updates[i].value = self.convert(graph, value, Layout::Plain);
             }
         }
-    }
-}
-
-/// Weights are row-major. Their gradient's sums run over lanes of output channels, however few; few
-/// input channels (a picture's) are read as they lie.
-fn weight_grad(graph: &Graph, groups: usize, [x, dy]: [NodeId; 2]) -> Choice {
-    match groups {
-        1 if fills_blocks(graph, x) => Choice::Reader(vec![0, 1]),
-        1 => Choice::Reader(vec![1]),
-        g if channels(graph, x) == Some(g) && channels(graph, dy) == Some(g) => Choice::Reader(vec![0, 1]),
-        _ => Choice::Plain,
     }
 }
 

@@ -23,7 +23,7 @@ pub mod separable;
 mod share;
 mod simplify;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use nnc_dsl::Span;
 
@@ -108,7 +108,7 @@ pub const PASSES: &[Pass] = &[
     },
     Pass {
         name: "layout",
-        about: "chooses blocked channels inside, row-major at the borders",
+        about: "chooses blocked channels (or, on a GPU, channels last) inside, row-major at the borders",
         run: layout::run,
     },
     Pass {

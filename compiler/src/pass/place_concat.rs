@@ -16,7 +16,7 @@
 use std::collections::HashSet;
 
 use super::{Report, label, prepared};
-use crate::graph::{Graph, Layout, NodeId, Op, Placement};
+use crate::graph::{Graph, NodeId, Op, Placement};
 
 /// Runs the pass.
 pub fn run(graph: &mut Graph) -> Report {
@@ -54,10 +54,7 @@ fn placements(
     for operand in graph.operands(id) {
         let node = graph.node(operand);
         let name = label(graph, operand);
-        let block = match concat.layout {
-            Layout::Plain => 1,
-            Layout::Blocked(b) => usize::from(b),
-        };
+        let block = concat.layout.block();
         let why = match node.op {
             Op::Input => "is the caller's memory",
             Op::Parameter(_) => "is the memory of the weights",

@@ -34,7 +34,8 @@ pub(super) fn joins(graph: &Graph, [first, tail, point]: [NodeId; 3]) -> Option<
     }
     let layout = graph.node(x).layout;
     let users_read = graph.operands(point)[1..].iter().all(|&o| o != tail);
-    if layout == Layout::Plain || [tail, point].iter().any(|&n| graph.node(n).layout != layout) {
+    let in_blocks = matches!(layout, Layout::Blocked(_));
+    if !in_blocks || [tail, point].iter().any(|&n| graph.node(n).layout != layout) {
         return Some(Err("their layouts differ".into()));
     }
     if depthwise.dilation != [1; 2] || kernel(first)?[2..].iter().product::<usize>() > DEPTHWISE_PLACES {

@@ -73,8 +73,8 @@ impl GpuTarget {
         }
     }
 
-    /// One of its threads, as passes and lowering see a machine: a core with vectors of one lane. Nothing
-    /// is won by blocked layouts then, and values stay row-major.
+    /// One of its threads, as passes and lowering see a machine: a core with vectors of one lane. There are no
+    /// vectors to fill with blocks of channels then; channels lie last.
     pub fn thread(self) -> CpuTarget {
         CpuTarget {
             architecture: "nvptx64".into(),

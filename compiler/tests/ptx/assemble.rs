@@ -16,7 +16,7 @@ use nnc_dsl::SourceMap;
 
 use crate::ptxas::{assemble, ptxas};
 
-fn examples() -> Vec<PathBuf> {
+pub fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = files.filter(|p| p.extension().is_some_and(|e| e == "nn")).collect();
@@ -24,7 +24,7 @@ fn examples() -> Vec<PathBuf> {
     files
 }
 
-fn built(path: &Path, training: bool) -> Built {
+pub fn built(path: &Path, training: bool) -> Built {
     let mut map = SourceMap::new();
     let root = map.add(path.display().to_string(), std::fs::read_to_string(path).unwrap());
     let options = BuildOptions { training, ..BuildOptions::default() };
@@ -33,7 +33,7 @@ fn built(path: &Path, training: bool) -> Built {
 }
 
 /// Batches of that many; small pictures where their size is open.
-fn sizes(n: usize) -> Bindings {
+pub fn sizes(n: usize) -> Bindings {
     BTreeMap::from([("N", n), ("C", 3), ("H", 9), ("W", 8)].map(|(name, size)| (name.to_string(), size)))
 }
 

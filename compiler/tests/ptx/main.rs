@@ -8,6 +8,7 @@ mod draw;
 mod golden;
 #[path = "../common/gpu.rs"]
 mod gpu;
+mod layouts;
 mod nets;
 mod products;
 mod ptxas;

@@ -66,9 +66,9 @@ fn linear_layers_of_few_rows() {
 #[test]
 fn random_reductions() {
     let mut draw = Draw(3);
-    for _ in 0..8 {
+    for _ in 0..12 {
         let shape = format!("{}, {}, {}", draw.of(1, 6), draw.of(1, 40), draw.of(2, 90));
-        let axes = ["2", "[1, 2]", "[0, 2]", "[0, 1, 2]"][draw.of(0, 3)];
+        let axes = ["2", "[1, 2]", "[0, 2]", "[0, 1, 2]", "0", "1", "[0, 1]"][draw.of(0, 6)];
         let kind = ["sum", "mean", "max", "min", "variance", "prod"][draw.of(0, 5)];
         let keep = ["", ", keep = true"][draw.of(0, 1)];
         let output = format!("{kind}(x, axis = {axes}{keep})");

@@ -277,14 +277,13 @@ fn texts_that_are_no_graphs() {
 /// A random graph: from a few inputs, operations that keep the type, with names, groups of
 /// neighbours, layouts and a placed concatenation.
 fn random_graph() -> impl Strategy<Value = Graph> {
-    let step =
-        (0usize..8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), ".{0,6}", any::<bool>());
+    let step = (0usize..8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), ".{0,6}", 0usize..3);
     (prop::collection::vec(step, 1..30), "[a-z]{1,5}", any::<bool>()).prop_map(|(steps, name, grouped)| {
         let mut g = Graph::new(name);
         let t = "f32[N, 4, 8, 8]";
         let mut values = vec![source(&mut g, "input", "x", t), source(&mut g, "input", "y", t)];
         let w = source(&mut g, "parameter", "w", "f32[4, 4, 3, 3]");
-        for (kind, a, b, name, blocked) in steps {
+        for (kind, a, b, name, layout) in steps {
             let (a, b) = (*a.get(&values), *b.get(&values));
             let (op, attributes, operands) = match kind {
                 0 => ("relu", "", vec![a]),
@@ -297,9 +296,7 @@ fn random_graph() -> impl Strategy<Value = Graph> {
                 _ => ("softmax", "axis=1", vec![a]),
             };
             let id = g.add(Op::parse(op, attributes).unwrap(), &operands, &name, None).unwrap();
-            if blocked {
-                g.node_mut(id).layout = Layout::Blocked(8);
-            }
+            g.node_mut(id).layout = [Layout::Plain, Layout::Blocked(8), Layout::ChannelsLast][layout];
             values.push(id);
         }
         let tail = &values[values.len() - 2..];

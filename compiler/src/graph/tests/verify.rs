@@ -90,6 +90,11 @@ fn broken_texts() {
             "blocked0",
             "node 3 (relu): blocked0 is for f32 and bool of 4 dimensions, it is f32[1, 16, 8, 8]",
         ),
+        (
+            "%1 = parameter \"w\" {init=constant(0.0)} : f32[16, 3, 3, 3]",
+            "%1 = parameter \"w\" {init=constant(0.0)} : f32[16, 3, 3, 3]\n%6 = reshape %0 {shape=[192]} : f32[192] channels_last",
+            "node 2 (reshape): channels_last is for f32 and bool of 4 dimensions, it is f32[192]",
+        ),
         ("\"w\"", "\"x\"", "node 1 (parameter `x`): node 0 has the same name"),
         ("\"w\"", "\"\"", "node 1 (parameter): it needs a name"),
         ("%4 = pad", "group g1 {\n}\n%4 = pad", "group g1 is empty"),

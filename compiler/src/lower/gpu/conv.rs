@@ -1,18 +1,21 @@
 //! Convolutions: a thread computes some output channels of some rows at one column, so that an input
-//! element serves several channels and a weight several rows. Threads side by side are columns side by
-//! side: what they read of the input is, too, and they share the weights.
+//! element serves several channels and a weight several rows. Row-major, threads side by side are columns side by
+//! side: what they read of the input is, too, and they share the weights. With channels last they are channels
+//! side by side, which read the weights side by side, and of depthwise convolutions the input, too; a thread's
+//! own channels are apart then.
 
 use nnc_runtime::DType;
-use nnc_runtime::program::Access;
+use nnc_runtime::program::{Access, Phase};
 
 use super::Made;
-use super::elements::finished;
+use super::elements::{finished, tasks};
 use crate::graph::op::Conv2d;
-use crate::graph::{NodeId, Op};
+use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
 use crate::lower::elementwise::{f32, fma, sizes};
+use crate::lower::{LowerError, Lowering};
 
 /// Channels and rows of a tile, the largest first: with both, a step of 32 products loads 12 elements.
 const CHANNELS: [usize; 4] = [8, 4, 2, 1];
@@ -23,11 +26,13 @@ const ROWS: [usize; 3] = [4, 2, 1];
 const THREADS: usize = 2 * 256 * 132;
 
 /// A group with a convolution: results are it, or elementwise work after it.
-pub(super) struct Conv<'a> {
-    pub name: &'a str,
-    pub anchor: NodeId,
-    pub conv: &'a Conv2d,
-    pub results: &'a [(NodeId, Place)],
+struct Conv<'a> {
+    name: &'a str,
+    anchor: NodeId,
+    conv: &'a Conv2d,
+    results: &'a [(NodeId, Place)],
+    /// Weights as `[inputs, kernel rows, kernel columns, outputs]`, if it pays to have them so.
+    weights: Option<Place>,
 }
 
 /// Channels and rows of a tile.
@@ -53,14 +58,53 @@ impl Tile {
     }
 }
 
+/// Which channels a thread computes.
+struct Channels {
+    first: Index,
+    /// How far they are apart.
+    step: usize,
+    /// The group of the convolution that they are in.
+    group: Index,
+}
+
+impl Channels {
+    fn at(&self, number: usize) -> Index {
+        self.first.clone() + number * self.step
+    }
+}
+
+impl<'a> Lowering<'a> {
+    /// A convolution with the elementwise work after it, by tiles of threads; `None` if that work is not in step
+    /// with it.
+    pub(super) fn gpu_tiled_conv(
+        &mut self,
+        scope: &Scope<'a>,
+        name: &str,
+        (anchor, conv): (NodeId, &Conv2d),
+        results: &[(NodeId, Place)],
+    ) -> Result<Option<Made>, LowerError> {
+        let node = self.graph.node(anchor);
+        if results[0].1.shape != sizes(node) || node.ty.rank() != 4 {
+            return Ok(None);
+        }
+        let weight = self.graph.operands(anchor)[1];
+        let channels_last = node.layout == Layout::ChannelsLast;
+        let once = channels_last && self.phase(weight) == Phase::Prepare;
+        let mut weights = None;
+        if once && !scope.members.contains(&weight) {
+            let [o, i, h, w] = [0, 1, 2, 3].map(|d| sizes(self.graph.node(weight))[d]);
+            weights = Some(self.repacked(weight, "pack_conv2d", &[i, h, w, o], &|b, from, at| {
+                from(b, &[3, 0, 1, 2].map(|d: usize| at[d].clone()))
+            })?);
+        }
+        Ok(Conv { name, anchor, conv, results, weights }.kernel(scope))
+    }
+}
+
 impl Conv<'_> {
-    /// The kernel; `None` if the work after the convolution is not in step with it.
-    pub fn kernel(&self, scope: &Scope) -> Option<Made> {
+    fn kernel(&self, scope: &Scope) -> Option<Made> {
         let graph = scope.graph;
         let shape = sizes(graph.node(self.anchor));
-        if self.results[0].1.shape != shape || shape.len() != 4 {
-            return None;
-        }
         let operands = graph.operands(self.anchor);
         let groups = self.conv.groups;
         let tile = Tile::of(&shape, shape[1] / groups);
@@ -69,24 +113,25 @@ impl Conv<'_> {
         for (_, place) in self.results {
             b.bind(place, Access::Write, "out");
         }
-        let n = b.task("n", shape[0]);
-        let channel = b.task("c", shape[1] / tile.channels) * tile.channels as i64;
-        let row = b.task("h", shape[2] / tile.rows) * tile.rows as i64;
-        let column = b.task("w", shape[3]);
+        let layout = graph.node(self.anchor).layout;
+        let sizes = [shape[0], shape[1] / tile.channels, shape[2] / tile.rows, shape[3]];
+        let [n, channel, row, column] = tasks(&mut b, &sizes, &layout.order(4)).try_into().ok()?;
+        let row = row * tile.rows as i64;
+        let channels = self.channels(&b, channel, tile, layout);
         let sums = b.kernel.buffer("sum", DType::F32, &[tile.channels, tile.rows], Memory::Register);
         for c in 0..tile.channels {
             for r in 0..tile.rows {
                 let start = match operands.get(2) {
-                    Some(&bias) => b.value(bias, &[channel.clone() + c]),
+                    Some(&bias) => b.value(bias, &[channels.at(c)]),
                     None => f32(0.0),
                 };
                 b.store(sums, at(c, r), start);
             }
         }
-        self.add_up(&mut b, tile, sums, [&n, &channel, &row, &column]);
+        self.add_up(&mut b, tile, sums, (&n, &channels, &row, &column));
         for c in 0..tile.channels {
             for r in 0..tile.rows {
-                let index = [n.clone(), channel.clone() + c, row.clone() + r, column.clone()];
+                let index = [n.clone(), channels.at(c), row.clone() + r, column.clone()];
                 b.memo.push((self.anchor, index.to_vec(), Expr::Load(sums, at(c, r))));
                 b.store_all(self.results, &index);
             }
@@ -94,16 +139,36 @@ impl Conv<'_> {
         finished(b)
     }
 
+    /// The channels of a task; a tile is inside one group.
+    fn channels(&self, b: &Builder, task: Index, tile: Tile, layout: Layout) -> Channels {
+        let of_group = b.shape_of(b.scope.graph.operands(self.anchor)[1])[0] / self.conv.groups;
+        let tasks = (of_group / tile.channels).max(1);
+        let group = match self.conv.groups {
+            1 => Index::default(),
+            _ => task.div(tasks, b.extents()),
+        };
+        match layout {
+            Layout::ChannelsLast => {
+                let within = if self.conv.groups == 1 { task } else { task.rem(tasks, b.extents()) };
+                Channels { first: group.clone() * of_group as i64 + within, step: tasks, group }
+            }
+            Layout::Plain | Layout::Blocked(_) => {
+                Channels { first: task * tile.channels as i64, step: 1, group }
+            }
+        }
+    }
+
     /// Adds all products.
-    fn add_up(&self, b: &mut Builder, tile: Tile, sums: BufferId, [n, channel, row, column]: [&Index; 4]) {
+    fn add_up(
+        &self,
+        b: &mut Builder,
+        tile: Tile,
+        sums: BufferId,
+        (n, channels, row, column): (&Index, &Channels, &Index, &Index),
+    ) {
         let operands = b.scope.graph.operands(self.anchor);
         let (x_shape, w_shape) = (b.shape_of(operands[0]), b.shape_of(operands[1]));
         let c = self.conv;
-        let group = match c.groups {
-            1 => Index::default(),
-            // A tile is inside one group.
-            groups => channel.div((w_shape[0] / groups).max(1), b.extents()),
-        };
         let inputs = b.kernel.buffer("v", DType::F32, &[1, tile.rows], Memory::Register);
         let weight = b.kernel.buffer("k", DType::F32, &[1], Memory::Register);
         b.serial("ic", w_shape[1], |b, ic| {
@@ -116,14 +181,17 @@ impl Conv<'_> {
                             - c.padding[0];
                         let mut inside = Guard::between(&ih, 0, x_shape[2] as i64, b.extents());
                         inside.extend(Guard::between(&iw, 0, x_shape[3] as i64, b.extents()));
-                        let from = group.clone() * w_shape[1] as i64 + ic.clone();
+                        let from = channels.group.clone() * w_shape[1] as i64 + ic.clone();
                         let at_x = [n.clone(), from, ih, iw.clone()];
                         let x = b.guarded(inside, f32(0.0), |b| b.value(operands[0], &at_x));
                         b.store(inputs, at(0, r), x);
                     }
                     for t in 0..tile.channels {
-                        let w =
-                            b.value(operands[1], &[channel.clone() + t, ic.clone(), kh.clone(), kw.clone()]);
+                        let (ic, kh, kw) = (ic.clone(), kh.clone(), kw.clone());
+                        let w = match &self.weights {
+                            Some(ordered) => b.load(ordered, "weight", &[ic, kh, kw, channels.at(t)]),
+                            None => b.value(operands[1], &[channels.at(t), ic, kh, kw]),
+                        };
                         b.store(weight, vec![Index::default()], w);
                         for r in 0..tile.rows {
                             let (x, w) =

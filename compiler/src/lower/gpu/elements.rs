@@ -22,7 +22,7 @@ pub(super) fn kernel(scope: &Scope, name: &str, results: &[(NodeId, Place)], is_
         b.flat = Some(b.task("i", out.elements()));
         b.store_all(results, &[]);
     } else {
-        let index = tasks(&mut b, &out.shape);
+        let index = tasks(&mut b, &out.shape, &out.layout.order(out.shape.len()));
         b.store_all(results, &index);
     }
     finished(b)
@@ -39,7 +39,7 @@ pub(in crate::lower) fn copy(scope: &Scope, name: &str, from: &Place, to: &Place
         b.store_at(to, &[], value);
     } else {
         b.bind(to, Access::Write, "out");
-        let index = tasks(&mut b, &to.shape);
+        let index = tasks(&mut b, &to.shape, &to.layout.order(to.shape.len()));
         let value = b.load(from, "x", &index);
         b.store_at(to, &index, value);
     }
@@ -55,16 +55,21 @@ pub(in crate::lower) fn each_element(
 ) -> Option<Made> {
     let mut b = Builder::new(name, scope);
     b.bind(to, Access::Write, "out");
-    let index = tasks(&mut b, &to.shape);
+    let index = tasks(&mut b, &to.shape, &to.layout.order(to.shape.len()));
     let value = element(&mut b, &index);
     b.store_at(to, &index, value);
     finished(b)
 }
 
-/// A task dimension for every dimension of a tensor.
-pub(super) fn tasks(b: &mut Builder, shape: &[usize]) -> Vec<Index> {
+/// A task dimension for every dimension of a tensor, in that order: neighbouring threads are neighbours along the
+/// last of them.
+pub(super) fn tasks(b: &mut Builder, shape: &[usize], order: &[usize]) -> Vec<Index> {
     let name = |d: usize| if shape.len() == 4 { ["n", "c", "h", "w"][d] } else { "i" };
-    shape.iter().enumerate().map(|(d, &n)| b.task(name(d), n)).collect()
+    let mut index = vec![Index::default(); shape.len()];
+    for &d in order {
+        index[d] = b.task(name(d), shape[d]);
+    }
+    index
 }
 
 /// The kernel, unless it met an index that it was not made for.

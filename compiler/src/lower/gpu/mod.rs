@@ -1,6 +1,7 @@
 //! Kernels for GPUs: a task is a thread, or a block of them where [`schedule`] says so.
 //!
-//! Values lie row-major, neighbouring threads compute neighbouring elements, and what a thread needs
+//! Inside, channels lie last ([`Layout::ChannelsLast`](crate::graph::Layout)), at the borders values are row-major;
+//! neighbouring threads compute neighbouring elements, and what a thread needs
 //! is in registers. A group becomes one kernel for each node that is no elementwise work or movement
 //! (a convolution and the pooling after it are two: a thread that pools would compute a whole window of
 //! sums), with the elementwise work around it inside.
@@ -18,12 +19,14 @@ mod reduction;
 mod rows;
 mod schedule;
 mod softmax;
+#[cfg(test)]
+mod tests;
 
 use super::access::Place;
 use super::builder::{Operand, Scope};
 use super::elementwise::{is_elementwise, is_movement, sizes};
 use super::{LowerError, Lowering, label};
-use crate::graph::{Graph, Layout, NodeId, Op};
+use crate::graph::{Graph, NodeId, Op};
 use crate::kernel::Kernel;
 use crate::kernel::module::Arg;
 
@@ -74,7 +77,7 @@ impl<'a> Lowering<'a> {
             results.push((id, self.place(id)?));
         }
         let out = &results[0].1;
-        if results.iter().any(|(_, p)| p.shape != out.shape || p.layout != Layout::Plain) {
+        if results.iter().any(|(_, p)| p.shape != out.shape || p.layout != out.layout) {
             return Ok(None);
         }
         let scope = self.scope(nodes)?;
@@ -108,7 +111,7 @@ impl<'a> Lowering<'a> {
             }
         }
         if let Some((anchor, conv)) = conv::conv_of(&scope, &anchors)
-            && let Some(kernel) = (conv::Conv { name: &name, anchor, conv, results: &results }).kernel(&scope)
+            && let Some(kernel) = self.gpu_tiled_conv(&scope, &name, (anchor, conv), &results)?
         {
             return Ok(Some(vec![kernel]));
         }

@@ -52,9 +52,4 @@ impl Builder<'_> {
             b.when(inside, |b| body(b, number));
         });
     }
-
-    /// What one thread of the block does.
-    pub(super) fn one_thread(&mut self, body: impl FnOnce(&mut Self)) {
-        self.threads(|b, thread| b.when(vec![Guard(thread * -1)], body));
-    }
 }

@@ -5,7 +5,8 @@
 //! * **A thread an element** (or a few) for the rest: what is small is launch and latency.
 //!
 //! Linear layers of a few rows are neither: what they cost is reading the weights, a warp an output.
-//! Rows that are long are reduced by a block each, or by several, each a part of it.
+//! Rows that are long are reduced by a block each, or by several, each a part of it; columns side by side by a
+//! block together.
 //!
 //! Tiles are the largest that leave no more than half of themselves empty and give every multiprocessor a block.
 //! Where a result has too few tiles for that, what is summed over is cut into parts (split-K), which a second
@@ -200,6 +201,43 @@ impl Rows {
     }
 }
 
+/// Columns side by side that a block reduces, and the threads that share each.
+const COLUMNS: usize = WARP;
+const COLUMN_THREADS: usize = 8;
+
+/// Columns from which on a thread each is enough.
+const ENOUGH_COLUMNS: usize = 1 << 15;
+
+/// How columns are reduced by blocks: threads side by side have columns side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    /// Columns of a block.
+    pub across: usize,
+    /// Threads of a column.
+    pub down: usize,
+    /// Blocks of a column, each with a part of it.
+    pub parts: usize,
+}
+
+impl Columns {
+    /// That of so many rows of columns side by side, of so many elements each; `None` for short ones, and for many.
+    pub fn of(
+        [rows, columns, elements]: [usize; 3],
+        target: GpuTarget,
+        options: GpuOptions,
+    ) -> Option<Columns> {
+        let paid = elements >= LEAST_ROW && rows * columns < ENOUGH_COLUMNS;
+        let fits = rows * columns > 0 && elements >= 2;
+        if !fits || !paid && options.blocks == Blocks::WherePaid {
+            return None;
+        }
+        let blocks = rows * columns.div_ceil(COLUMNS);
+        let wanted = ROW_BLOCKS * target.multiprocessors() / blocks;
+        let parts = wanted.min(elements / (COLUMN_THREADS * PART_ELEMENTS)).clamp(1, MOST_ROW_PARTS);
+        Some(Columns { across: COLUMNS, down: COLUMN_THREADS, parts })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,5 +268,17 @@ mod tests {
         assert_eq!(rows(64, 1000), Some(Rows { threads: 256, parts: 1 }));
         assert_eq!(rows(64, 1 << 18), Some(Rows { threads: 256, parts: 4 }));
         assert_eq!(rows(1, 1 << 24), Some(Rows { threads: 256, parts: 64 }));
+    }
+
+    #[test]
+    fn columns_have_blocks_enough() {
+        let columns = |rows, n, elements| {
+            Columns::of([rows, n, elements], GpuTarget::Sm90, GpuOptions::default()).map(|c| c.parts)
+        };
+        // Statistics of a batch normalisation; pooling to one pixel, of one picture and of many.
+        assert_eq!(columns(1, 64, 64 * 56 * 56), Some(64));
+        assert_eq!(columns(1, 512, 49), Some(1));
+        assert_eq!(columns(64, 2048, 49), None);
+        assert_eq!(columns(1, 64, 10), None);
     }
 }

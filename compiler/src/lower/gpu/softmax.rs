@@ -70,7 +70,7 @@ impl Softmax<'_> {
         b.kernel.threads = Some(schedule.threads);
         let mut outer = self.shape.clone();
         outer[self.axis] = 1;
-        let row = tasks(&mut b, &outer);
+        let row = self.tasks(&mut b, &outer);
         let x = scope.graph.operands(self.anchor)[0];
         let count = self.shape[self.axis];
         let at = |k: Index| {
@@ -118,7 +118,7 @@ impl Softmax<'_> {
         let to = b.bind(totals, Access::Write, "totals");
         let mut outer = self.shape.clone();
         outer[self.axis] = 1;
-        let row = tasks(&mut b, &outer);
+        let row = self.tasks(&mut b, &outer);
         let x = scope.graph.operands(self.anchor)[0];
         let largest = b.cell("largest", DType::F32);
         b.assign(&largest, lowest(DType::F32));
@@ -148,7 +148,7 @@ impl Softmax<'_> {
             b.bind(place, Access::Write, "out");
         }
         let totals = b.bind(totals, Access::Read, "totals");
-        let at = tasks(&mut b, &self.shape);
+        let at = self.tasks(&mut b, &self.shape);
         let mut row = at.clone();
         row[self.axis] = Index::default();
         let number = self.row_number(&row);
@@ -160,6 +160,11 @@ impl Softmax<'_> {
         b.memo.push((self.anchor, at.clone(), v));
         b.store_all(self.results, &at);
         finished(b)
+    }
+
+    /// A task dimension for every dimension of a shape like the softmax's, which is row-major.
+    fn tasks(&self, b: &mut Builder, shape: &[usize]) -> Vec<Index> {
+        tasks(b, shape, &Layout::Plain.order(shape.len()))
     }
 
     /// Runs over the elements of a row.

@@ -246,6 +246,7 @@ impl Space {
         let channel = match layout {
             Layout::Blocked(_) => 1,
             Layout::Plain => rank.checked_sub(1)?,
+            Layout::ChannelsLast => return None,
         };
         if axes.is_empty() || axes.contains(&channel) || shape.contains(&0) {
             return None;

@@ -2,29 +2,33 @@
 
 use super::super::PASSES;
 use crate::graph::{parse, verify};
+use crate::target::{CpuTarget, GpuTarget};
 
 /// Runs a pass on a graph given as text; the snapshot has the name of the test.
 macro_rules! golden {
     ($name:ident, $pass:literal, $text:literal) => {
+        golden!($name, $pass, super::target(), $text);
+    };
+    ($name:ident, $pass:literal, $target:expr, $text:literal) => {
         #[test]
         fn $name() {
             let name = format!("{}_{}", $pass.replace(", ", "_"), stringify!($name));
             insta::with_settings!({ omit_expression => true }, {
-                insta::assert_snapshot!(name, before_and_after($pass, $text));
+                insta::assert_snapshot!(name, before_and_after($pass, &$target, $text));
             });
         }
     };
 }
 
 /// `passes`: names, one after the other.
-fn before_and_after(passes: &str, text: &str) -> String {
+fn before_and_after(passes: &str, target: &CpuTarget, text: &str) -> String {
     let mut graph = parse::parse(text).expect("the text is a graph's");
     verify::assert_valid(&graph, "parsing");
     let mut out = format!("// before\n{graph}\n// after {passes}\n");
     let mut remarks = String::new();
     for name in passes.split(", ") {
         let pass = PASSES.iter().find(|p| p.name == name).expect("a pass of that name");
-        let report = (pass.run)(&mut graph, &super::target());
+        let report = (pass.run)(&mut graph, target);
         verify::assert_valid(&graph, name);
         for remark in report.remarks {
             remarks += &format!("// {name}: {}\n", remark.text);
@@ -536,5 +540,46 @@ golden!(
         output z = %5
         output a = %6
         output b = %9
+    }"#
+);
+
+golden!(
+    channels_last_on_a_gpu,
+    "layout",
+    GpuTarget::Sm80.thread(),
+    r#"graph g {
+        %0 = input "x" : f32[1, 3, 8, 8]
+        %1 = parameter "stem" {init=constant(0.0)} : f32[6, 3, 1, 1]
+        %2 = conv2d %0, %1 : f32[1, 6, 8, 8] @stem
+        %3 = parameter "grouped" {init=constant(0.0)} : f32[10, 3, 1, 1]
+        %4 = conv2d %2, %3 {groups=2} : f32[1, 10, 8, 8] @grouped
+        %5 = concat %2, %4 {axis=1} : f32[1, 16, 8, 8] @join
+        %6 = adaptive_avg_pool2d %5 {output=1x1} : f32[1, 16, 1, 1]
+        %7 = sigmoid %6 : f32[1, 16, 1, 1]
+        %8 = mul %5, %7 : f32[1, 16, 8, 8] @gated
+        %9 = reduce_max %8 {axes=[1]} : f32[1, 8, 8]
+        %10 = parameter "picture" {init=constant(0.0)} : f32[3, 16, 1, 1]
+        %11 = conv2d %8, %10 : f32[1, 3, 8, 8] @picture
+        %12 = reshape %8 {shape=[1, 1024]} : f32[1, 1024]
+        output features = %12
+        output largest = %9
+        output picture = %11
+    }"#
+);
+
+golden!(
+    channels_that_come_from_elsewhere_are_put_last,
+    "layout, fuse",
+    GpuTarget::Sm80.thread(),
+    r#"graph decoder {
+        %0 = input "code" : f32[2, 96]
+        %1 = reshape %0 {shape=[2, 24, 2, 2]} : f32[2, 24, 2, 2]
+        %2 = parameter "up" {init=constant(0.0)} : f32[24, 8, 2, 2]
+        %3 = conv_transpose2d %1, %2 {stride=2x2} : f32[2, 8, 4, 4] @up
+        %4 = relu %3 : f32[2, 8, 4, 4]
+        %5 = input "dy" : f32[2, 8, 4, 4]
+        %6 = conv2d_weight_grad %5, %1 {stride=2x2, kernel=2x2} : f32[24, 8, 2, 2] @up.grad
+        output y = %4
+        output dw = %6
     }"#
 );

@@ -10,11 +10,12 @@ use super::super::{PASSES, run_all};
 use super::{invariants, random};
 use crate::graph::interpret::{Precision, trace};
 use crate::graph::{Graph, verify};
-use crate::target::CpuTarget;
+use crate::target::{CpuTarget, GpuTarget};
 
-/// Blocks of eight and of sixteen channels.
-fn targets() -> [CpuTarget; 2] {
-    ["fma", "avx512"].map(|name| CpuTarget::named(name).expect("a target of that name"))
+/// Blocks of eight and of sixteen channels, and channels last.
+fn targets() -> [CpuTarget; 3] {
+    let named = |name| CpuTarget::named(name).expect("a target of that name");
+    [named("fma"), named("avx512"), GpuTarget::Sm90.thread()]
 }
 
 /// Share of an output's largest value by which it may differ: folding constants and weights rounds

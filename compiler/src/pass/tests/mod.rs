@@ -3,7 +3,7 @@
 mod golden;
 mod invariants;
 mod meaning;
-mod random;
+pub(crate) mod random;
 mod recompute;
 
 use nnc_runtime::DType;

@@ -1,14 +1,19 @@
-//! Convolutions as contractions, without a matrix of windows in memory: output channels are rows, pixels are
-//! columns, and what is summed over are input channels and places of the kernel. Copies fetch a pixel's window
+//! Convolutions as contractions, without a matrix of windows in memory: pixels are rows, output channels are
+//! columns, and what is summed over are places of the kernel and input channels. Copies fetch a pixel's window
 //! from where it lies.
 //!
 //! Transposed convolutions and the gradient of a convolution's input are the same over the pixels that they
 //! write: what they read is `(pixel + padding - place) / stride`, where that is a whole number. The gradient of
-//! the weights sums over pixels: rows are output channels, columns are input channels and places of the kernel.
+//! the weights sums over pixels: rows are output channels, columns are places of the kernel and input channels.
 //!
-//! Where there are whole steps of input channels, places of the kernel count slower than channels: a step is
-//! then of one place, its rows and columns are computed once, and channels are a constant distance apart.
-//! Weights are brought into that order before ([`Lowering::repacked`]: once, where they are known).
+//! With channels last, both factors lie along what is summed over: a pixel's channels, and weights that are
+//! brought into that order before ([`Lowering::repacked`]: once, where they are known). Where channels are whole steps,
+//! a step is of one place of the kernel, whose row and column are computed once. The gradient's factors lie by
+//! lines: channels of both, at a pixel.
+//!
+//! Row-major is what has few channels, a picture: it is read as it lies.
+
+mod picture;
 
 use super::factor::{At, Element, Factor, wide};
 use super::result::digits;
@@ -42,7 +47,7 @@ impl<'a> Lowering<'a> {
         }
         let operands = graph.operands(anchor);
         let memory = |id: NodeId| match scope.operands.get(&id) {
-            Some(Operand::Memory(p)) if p.dtype == DType::F32 && p.layout == Layout::Plain => Some(p.clone()),
+            Some(Operand::Memory(p)) if p.dtype == DType::F32 => Some(p.clone()),
             _ => None,
         };
         let (Some(x), Some(w)) = (memory(operands[0]), memory(operands[1])) else { return Ok(None) };
@@ -58,7 +63,7 @@ impl<'a> Lowering<'a> {
             },
         };
         let Some((result, first, second, schedule)) = parts else { return Ok(None) };
-        let bias = operands.get(2).map(|&b| (b, Side::Rows));
+        let bias = operands.get(2).map(|&b| (b, Side::Columns));
         let product = Product { name, anchor, results, result, first, second, bias, schedule };
         Ok(product.kernels(self, scope))
     }
@@ -71,24 +76,23 @@ impl<'a> Lowering<'a> {
         w: Place,
         weight: NodeId,
     ) -> Result<Option<Parts>, LowerError> {
-        let result = Result2d::new(shape, &[1], &[0, 2, 3]);
+        let result = Result2d::new(shape, &[0, 2, 3], &[1]);
         let kernel = [w.shape[2], w.shape[3]];
-        let inputs = x.shape[1];
         let [rows, columns] = result.sides();
-        let depth = inputs * kernel[0] * kernel[1];
+        let depth = x.shape[1] * kernel[0] * kernel[1];
         let Some(target) = self.gpu else { return Ok(None) };
         let Some(schedule) = Schedule::of([rows, columns, depth], 1, target, self.gpu_options) else {
             return Ok(None);
         };
-        let by_place = inputs.is_multiple_of(DEPTH);
-        let first = match (by_place, slide.transposed) {
-            (false, false) if w.is_dense() => flat_weights(w),
-            (false, _) => scattered_weights(w, slide.clone()),
-            (true, _) => ordered_weights(self.weights_by_place(weight, slide, &w.shape)?),
-        };
-        let second = match pixels_of_columns(&x, shape, slide, kernel) {
-            Some(pixels) => pixels,
-            None => windows(x, shape, slide.clone(), kernel, by_place),
+        let (first, second) = match x.layout {
+            Layout::Plain if w.layout == Layout::Plain => {
+                (picture::windows(x, shape, slide.clone(), kernel), picture::weights(w, slide.clone()))
+            }
+            Layout::ChannelsLast => {
+                let weights = self.weights_by_place(weight, slide, &w.shape)?;
+                (windows(&x, shape, slide.clone(), kernel), ordered_weights(weights))
+            }
+            _ => return Ok(None),
         };
         Ok(Some((result, first, second, schedule)))
     }
@@ -110,32 +114,27 @@ impl<'a> Lowering<'a> {
     }
 
     fn weight_grad_parts(&self, shape: &[usize], conv: &Conv2d, x: Place, dy: Place) -> Option<Parts> {
-        let result = Result2d::new(shape, &[0], &[1, 2, 3]);
-        let [rows, columns] = result.sides();
-        let pixels = [dy.shape[2], dy.shape[3]];
-        let depth = dy.shape[0] * pixels[0] * pixels[1];
-        let schedule = Schedule::of([rows, columns, depth], 1, self.gpu?, self.gpu_options)?;
-        let (conv, kernel) = (conv.clone(), [shape[2], shape[3]]);
-        let second = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-            let [channel, kh, kw] = split(&at.line(line), kernel, e);
-            let [n, oh, ow] = split(&at.k(k), pixels, e);
-            let h = reach(&conv, 0, &oh, &kh);
-            let w = reach(&conv, 1, &ow, &kw);
-            (vec![n, channel, h, w], vec![])
+        // Columns in the order of what is read.
+        let columns = match x.layout {
+            Layout::Blocked(_) => return None,
+            Layout::Plain => [1, 2, 3],
+            Layout::ChannelsLast => [2, 3, 1],
         };
-        let second = Factor { place: x, map: Box::new(second), along_depth: true, wide: 1 };
-        Some((result, pixels_of_lines(dy)?, second, schedule))
+        let result = Result2d::new(shape, &[0], &columns);
+        let [rows, columns] = result.sides();
+        let depth = dy.shape[0] * dy.shape[2] * dy.shape[3];
+        let schedule = Schedule::of([rows, columns, depth], 1, self.gpu?, self.gpu_options)?;
+        let (pixels, kernel) = ([dy.shape[2], dy.shape[3]], [shape[2], shape[3]]);
+        let second = match x.layout {
+            Layout::ChannelsLast => shifted(&x, conv.clone(), kernel, pixels),
+            _ => picture::shifted(x, conv.clone(), kernel, pixels),
+        };
+        Some((result, channels_of_pixels(&dy, pixels)?, second, schedule))
     }
 }
 
 /// Result, factors and schedule.
 type Parts = (Result2d, Factor<'static>, Factor<'static>, Schedule);
-
-/// `[rest, i / columns, i mod columns]` of a number that counts pictures of these sizes.
-fn split(i: &Index, [rows, columns]: [usize; 2], e: &Extents) -> [Index; 3] {
-    let pixel = i.rem(rows * columns, e);
-    [i.div(rows * columns, e), pixel.div(columns, e), pixel.rem(columns, e)]
-}
 
 /// The image, row and column of a pixel. Past the last image, it may be any.
 fn pixel(i: &Index, images: usize, [rows, columns]: [usize; 2], e: &Extents) -> [Index; 3] {
@@ -149,118 +148,128 @@ fn reach(conv: &Conv2d, axis: usize, out: &Index, place: &Index) -> Index {
     out.clone() * conv.stride[axis] as i64 + step - conv.padding[2 * axis]
 }
 
-/// A picture's pixels, to be summed over: one line a channel. `None` if they do not lie side by side.
-fn pixels_of_lines(dy: Place) -> Option<Factor<'static>> {
-    let pixels = dy.shape[2] * dy.shape[3];
-    let rows = dy.shape[2] == 1 || dy.strides[2] == dy.shape[3];
-    if !rows || dy.strides[3] != 1 {
-        return None;
-    }
-    let place = Place {
-        shape: vec![dy.shape[0], dy.shape[1], pixels],
-        strides: vec![dy.strides[0], dy.strides[1], 1],
-        ..dy
+/// The row and column of the input that an output's meet at a place of the kernel, and where there are any.
+fn met(slide: &Slide, out: [Index; 2], place: [Index; 2], e: &Extents) -> ([Index; 2], Vec<Guard>) {
+    let (conv, mut guards) = (&slide.conv, vec![]);
+    let mut along = |axis: usize| {
+        let (out, place) = (&out[axis], &place[axis]);
+        if !slide.transposed {
+            return reach(conv, axis, out, place);
+        }
+        let (stride, padding) = (conv.stride[axis], conv.padding[2 * axis]);
+        let spread = out.clone() - place.clone() * conv.dilation[axis] as i64 + padding;
+        guards.extend(Guard::between(&spread.rem(stride, e), 0, 1, e));
+        spread.div(stride, e)
     };
-    let wide = wide(&[place.strides[0], place.strides[1], pixels, place.offset]);
-    let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-        let k = at.k(k);
-        (vec![k.div(pixels, e), at.line(line), k.rem(pixels, e)], vec![])
-    };
-    Some(Factor { place, map: Box::new(map), along_depth: true, wide })
+    ([along(0), along(1)], guards)
 }
 
-/// The pixels that a convolution without borders and with one place in its kernel meets: as they lie, a line a
-/// pixel. `None` if it is no such, or if they do not lie side by side.
-fn pixels_of_columns(
-    x: &Place,
-    shape: &[usize],
-    slide: &Slide,
-    kernel: [usize; 2],
-) -> Option<Factor<'static>> {
-    let pixels = x.shape[2] * x.shape[3];
-    let rows = x.shape[2] == 1 || x.strides[2] == x.shape[3];
-    let plain = kernel == [1, 1] && slide.conv.stride == [1, 1] && slide.conv.padding == [0; 4];
-    if !plain || !rows || x.strides[3] != 1 || x.shape[2..] != shape[2..] {
-        return None;
-    }
-    let place = Place {
-        shape: vec![x.shape[0], x.shape[1], pixels],
-        strides: vec![x.strides[0], x.strides[1], 1],
+/// Pixels `[images, rows, columns, channels]` as a matrix with a row each; `None` if there are gaps between rows of
+/// a picture.
+fn matrix(x: &Place) -> Option<Place> {
+    let (shape, strides) = (&x.shape, &x.strides);
+    let even = |d: usize| shape[d] == 1 || strides[d] == strides[d + 1] * shape[d + 1];
+    let pixels = shape[..3].iter().product();
+    (even(0) && even(1)).then(|| Place {
+        shape: vec![pixels, shape[3]],
+        strides: vec![strides[2], strides[3]],
         ..x.clone()
-    };
-    let wide = wide(&[place.strides[0], place.strides[1], pixels, place.offset]);
-    let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-        let line = at.line(line);
-        (vec![line.div(pixels, e), at.k(k), line.rem(pixels, e)], vec![])
-    };
-    Some(Factor { place, map: Box::new(map), along_depth: false, wide })
+    })
 }
 
-/// Weights as they are: all of a channel's side by side.
-fn flat_weights(w: Place) -> Factor<'static> {
-    let depth = w.shape[1..].iter().product::<usize>();
-    let place = Place { shape: vec![w.shape[0], depth], strides: vec![depth, 1], ..w };
-    let wide = wide(&[depth, place.offset]);
-    let map =
-        |at: &At, line: &Index, k: &Index, _: &Extents| -> Element { (vec![at.line(line), at.k(k)], vec![]) };
-    Factor { place, map: Box::new(map), along_depth: true, wide }
+/// What can be copied at once of a pixel's channels.
+fn wide_channels(x: &Place) -> usize {
+    let last = x.shape.len() - 1;
+    wide(&[&x.strides[..last], &[x.shape[last], x.offset]].concat())
 }
 
-/// Weights in another order, where they are.
-fn scattered_weights(w: Place, slide: Slide) -> Factor<'static> {
-    let shape = w.shape.clone();
+/// What outputs of that shape meet of pixels with their channels last, a line each.
+fn windows(x: &Place, shape: &[usize], slide: Slide, kernel: [usize; 2]) -> Factor<'static> {
+    let x = x.as_it_lies();
+    let (images, pixels, inputs) = (shape[0], [shape[2], shape[3]], x.shape[3]);
+    let conv = &slide.conv;
+    let plain = kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0; 4];
+    if plain
+        && x.shape[1..3] == pixels
+        && let Some(x) = matrix(&x)
+    {
+        let map = |at: &At, line: &Index, k: &Index, _: &Extents| -> Element {
+            (vec![at.line(line), at.k(k)], vec![])
+        };
+        return Factor { wide: wide_channels(&x), place: x, map: Box::new(map), along_depth: true };
+    }
     let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-        let [channel, kh, kw] = split(&at.k(k), [shape[2], shape[3]], e);
-        (slide.weight(&shape, [at.line(line), channel, kh, kw], e).to_vec(), vec![])
+        let [n, oh, ow] = pixel(&at.line(line), images, pixels, e);
+        let [kh, kw, channel] = place_and_channel(at, k, kernel[1], inputs, e);
+        // Past the last place, the picture may go on.
+        let past = Guard::between(&kh, 0, kernel[0] as i64, e);
+        let ([h, w], mut guards) = met(&slide, [oh, ow], [kh, kw], e);
+        guards.extend(past);
+        (vec![n, h, w, channel], guards)
     };
-    Factor { place: w, map: Box::new(map), along_depth: true, wide: 1 }
+    Factor { wide: wide_channels(&x), place: x, map: Box::new(map), along_depth: true }
 }
 
 /// Weights by places of the kernel.
 fn ordered_weights(w: Place) -> Factor<'static> {
-    let (columns, inputs) = (w.shape[2], w.shape[3]);
-    let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-        let (kh, kw, channel) = place_of_step(at.step, columns, inputs, e);
-        (vec![at.line(line), kh, kw, channel + k.clone()], vec![])
-    };
-    Factor { place: w, map: Box::new(map), along_depth: true, wide: wide(&[inputs]) }
-}
-
-/// The place of the kernel and the first channel of a step.
-fn place_of_step(step: &Index, columns: usize, inputs: usize, e: &Extents) -> (Index, Index, Index) {
-    let steps = inputs / DEPTH;
-    let place = step.div(steps, e);
-    (place.div(columns, e), place.rem(columns, e), step.rem(steps, e) * DEPTH as i64)
-}
-
-/// What outputs of that shape meet of the input, a line a pixel.
-fn windows(x: Place, shape: &[usize], slide: Slide, kernel: [usize; 2], by_place: bool) -> Factor<'static> {
-    let (images, pixels, inputs) = (shape[0], [shape[2], shape[3]], x.shape[1]);
-    let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-        let [n, oh, ow] = pixel(&at.line(line), images, pixels, e);
-        let (kh, kw, channel) = match by_place {
-            true => {
-                let (kh, kw, channel) = place_of_step(at.step, kernel[1], inputs, e);
-                (kh, kw, channel + k.clone())
-            }
-            false => {
-                let [channel, kh, kw] = split(&at.k(k), kernel, e);
-                (kh, kw, channel)
-            }
+    let (outputs, inputs, columns) = (w.shape[0], w.shape[3], w.shape[2]);
+    if inputs.is_multiple_of(DEPTH) {
+        let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
+            let [kh, kw, channel] = place_and_channel(at, k, columns, inputs, e);
+            (vec![at.line(line), kh, kw, channel], vec![])
         };
-        let mut guards = vec![];
-        let mut index = vec![n, channel];
-        for (axis, (out, place)) in [(oh, kh), (ow, kw)].into_iter().enumerate() {
-            if !slide.transposed {
-                index.push(reach(&slide.conv, axis, &out, &place));
-                continue;
-            }
-            let (stride, padding) = (slide.conv.stride[axis], slide.conv.padding[2 * axis]);
-            let spread = out - place * slide.conv.dilation[axis] as i64 + padding;
-            guards.extend(Guard::between(&spread.rem(stride, e), 0, 1, e));
-            index.push(spread.div(stride, e));
+        return Factor { wide: wide_channels(&w), place: w, map: Box::new(map), along_depth: true };
+    }
+    let depth = w.shape[1..].iter().product::<usize>();
+    let w = Place { shape: vec![outputs, depth], strides: vec![depth, 1], ..w };
+    let map =
+        |at: &At, line: &Index, k: &Index, _: &Extents| -> Element { (vec![at.line(line), at.k(k)], vec![]) };
+    Factor { wide: wide_channels(&w), place: w, map: Box::new(map), along_depth: true }
+}
+
+/// Row and column of the kernel, and the channel, of a position in what is summed over.
+fn place_and_channel(at: &At, k: &Index, columns: usize, inputs: usize, e: &Extents) -> [Index; 3] {
+    let (place, channel) = match inputs.is_multiple_of(DEPTH) {
+        true => {
+            let steps = inputs / DEPTH;
+            (at.step.div(steps, e), at.step.rem(steps, e) * DEPTH as i64 + k.clone())
         }
-        (index, guards)
+        false => (at.k(k).div(inputs, e), at.k(k).rem(inputs, e)),
     };
-    Factor { place: x, map: Box::new(map), along_depth: false, wide: 1 }
+    [place.div(columns, e), place.rem(columns, e), channel]
+}
+
+/// A gradient's pixels, to be summed over: a line a channel, whichever way they lie. `None` for blocks.
+fn channels_of_pixels(dy: &Place, pixels: [usize; 2]) -> Option<Factor<'static>> {
+    if dy.layout == Layout::Plain {
+        return picture::pixels_of_lines(dy.clone());
+    }
+    let x = dy.as_it_lies();
+    if let Some(x) = matrix(&x) {
+        let map = |at: &At, line: &Index, k: &Index, _: &Extents| -> Element {
+            (vec![at.k(k), at.line(line)], vec![])
+        };
+        return Some(Factor { wide: wide_channels(&x), place: x, map: Box::new(map), along_depth: false });
+    }
+    let images = x.shape[0];
+    let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
+        let [n, h, w] = pixel(&at.k(k), images, pixels, e);
+        (vec![n, h, w, at.line(line)], vec![])
+    };
+    Some(Factor { wide: wide_channels(&x), place: x, map: Box::new(map), along_depth: false })
+}
+
+/// The inputs that pixels of a gradient meet, to be summed over: a line a place of the kernel and a channel.
+fn shifted(x: &Place, conv: Conv2d, kernel: [usize; 2], pixels: [usize; 2]) -> Factor<'static> {
+    let x = x.as_it_lies();
+    let (images, inputs) = (x.shape[0], x.shape[3]);
+    let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
+        let line = at.line(line);
+        let (place, channel) = (line.div(inputs, e), line.rem(inputs, e));
+        let [n, oh, ow] = pixel(&at.k(k), images, pixels, e);
+        let h = reach(&conv, 0, &oh, &place.div(kernel[1], e));
+        let w = reach(&conv, 1, &ow, &place.rem(kernel[1], e));
+        (vec![n, h, w, channel], vec![])
+    };
+    Factor { wide: wide_channels(&x), place: x, map: Box::new(map), along_depth: false }
 }

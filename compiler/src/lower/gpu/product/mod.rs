@@ -153,7 +153,8 @@ impl Product<'_> {
         for (_, place) in self.results {
             b.bind(place, Access::Write, "out");
         }
-        let index = super::elements::tasks(&mut b, &self.result.shape);
+        // In the order of the parts: there are more of them to read than results to write.
+        let index = super::elements::tasks(&mut b, &self.result.shape, &self.result.order());
         let [batch, row, column] = self.result.flat(&index);
         let total = b.cell("total", DType::F32);
         b.assign(&total, f32(0.0));

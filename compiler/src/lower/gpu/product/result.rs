@@ -8,7 +8,7 @@ use crate::kernel::{Extents, Index};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::lower::gpu) struct Result2d {
     pub shape: Vec<usize>,
-    /// Each in the order of the tensor.
+    /// Each from the slowest on.
     pub rows: Vec<usize>,
     pub columns: Vec<usize>,
     batch: Range<usize>,
@@ -29,6 +29,11 @@ impl Result2d {
     /// Matrices.
     pub fn batches(&self) -> usize {
         self.batch().iter().product()
+    }
+
+    /// All dimensions: those of the batch, of rows, of columns.
+    pub fn order(&self) -> Vec<usize> {
+        self.batch.clone().chain(self.rows.iter().copied()).chain(self.columns.iter().copied()).collect()
     }
 
     /// Rows and columns.

@@ -1,40 +1,30 @@
-//! Large reductions. What lies side by side is reduced by blocks ([`blocks`]): one kernel, or several blocks a row,
-//! each a part of it, and a thread an element that joins the parts in their order. The rest takes two
-//! kernels, too: threads that each take a part, and the join. With parts, variances take two more, for the mean
+//! Large reductions, by blocks ([`blocks`]): of rows, whose elements lie side by side, or of columns, that lie side
+//! by side themselves (channels, where they are last). One kernel, or several blocks a row, each a part of it, and a
+//! thread an element that joins the parts in their order; with parts, variances take two kernels more, for the mean
 //! comes first.
 //!
-//! Neighbouring threads take neighbouring elements: parts are interleaved (part `p` of `P` has the
-//! elements `p`, `p + P`, `p + 2P`, …) and the parts are the innermost tasks, unless the innermost
-//! dimension is one of the result's. Small reductions are left to a thread an element.
+//! Neighbouring threads ([`team`]) take neighbouring elements: parts are interleaved. Small reductions, and those of very
+//! many columns, are left to a thread an element.
 
 mod blocks;
+mod team;
 
 use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
+use self::team::Team;
 use super::Made;
 use super::elements::finished;
-use super::schedule::Rows;
+use super::schedule::{Columns, Rows};
 use crate::graph::op::ReduceKind;
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::{Role, ValueId};
-use crate::kernel::{Expr, Guard, Index};
+use crate::kernel::{Expr, Index};
 use crate::lower::Lowering;
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Cell, Scope};
-use crate::lower::elements::divisor_near;
 use crate::lower::elementwise::{add, div, f32, is_elementwise, max, min, mul, sizes};
 use crate::lower::generic::lowest;
-
-/// Reductions of fewer elements than that are no work for several threads.
-const LEAST_COUNT: usize = 256;
-
-/// Results from which on a thread each is enough.
-const ENOUGH_RESULTS: usize = 1 << 15;
-
-/// Elements that a part has at least, and the most parts.
-const LEAST_PART: usize = 16;
-const MOST_PARTS: usize = 1024;
 
 /// The axes of a picture.
 const PIXELS: [usize; 2] = [2, 3];
@@ -46,13 +36,14 @@ struct Reduction<'a> {
     axes: &'a [usize],
     keep: bool,
     results: &'a [(NodeId, Place)],
-    /// Of the operands.
+    /// Of the operands, and their dimensions, the one that changes most slowly in memory first.
     shape: Vec<usize>,
+    order: Vec<usize>,
     /// Elements that become one.
     count: usize,
+    /// Blocks that share them, and how their threads do.
     parts: usize,
-    /// Threads of the blocks that reduce the parts; none, where a part is a thread's.
-    threads: Option<usize>,
+    team: Team,
 }
 
 /// What is put together of each anchor's elements.
@@ -87,7 +78,8 @@ impl<'a> Lowering<'a> {
             anchors.push((n, kind, x));
             let first = anchors[0].2;
             let (all, kept) = *how.get_or_insert((axes, keep));
-            if all != axes || kept != keep || graph.node(first).ty != graph.node(x).ty {
+            let (like, node) = (graph.node(first), graph.node(x));
+            if all != axes || kept != keep || like.ty != node.ty || like.layout != node.layout {
                 return None;
             }
         }
@@ -100,28 +92,24 @@ impl<'a> Lowering<'a> {
         if x.ty.dtype != DType::F32 || !alike {
             return None;
         }
-        let side_by_side = shape.len().checked_sub(1).is_some_and(|last| axes.contains(&last));
-        if side_by_side
-            && let Some(Rows { threads, parts }) = Rows::of(outputs, count, self.gpu?, self.gpu_options)
-        {
-            let threads = Some(threads);
-            let r = Reduction { name, anchors, axes, keep, results, shape, count, parts, threads };
-            return self.reduction_kernels(scope, &r);
-        }
-        if count < LEAST_COUNT || outputs >= ENOUGH_RESULTS {
-            return None;
-        }
-        // Both kernels take as many steps, as long as threads run side by side; parts of one size
-        // need no guards.
-        let parts = divisor_near(count, count.isqrt().min(count / LEAST_PART).min(MOST_PARTS));
-        let r = Reduction { name, anchors, axes, keep, results, shape, count, parts, threads: None };
-        self.in_parts(scope, &r)
-    }
-
-    fn reduction_kernels(&mut self, scope: &Scope<'a>, r: &Reduction) -> Option<Vec<Made>> {
-        match (r.threads, r.parts) {
-            (Some(threads), 1) => Some(vec![r.whole(scope, threads)?]),
-            _ => self.in_parts(scope, r),
+        let order = x.layout.order(shape.len());
+        let (target, options, last) = (self.gpu?, self.gpu_options, *order.last()?);
+        let (team, parts) = match axes.contains(&last) {
+            true => {
+                let Rows { threads, parts } = Rows::of(outputs, count, target, options)?;
+                (Team::Row { threads }, parts)
+            }
+            false => {
+                let columns = shape[last];
+                let sizes = [outputs / columns.max(1), columns, count];
+                let Columns { across, down, parts } = Columns::of(sizes, target, options)?;
+                (Team::Columns { across, down, columns }, parts)
+            }
+        };
+        let r = Reduction { name, anchors, axes, keep, results, shape, order, count, parts, team };
+        match r.parts {
+            1 => Some(vec![r.whole(scope)?]),
+            _ => self.in_parts(scope, &r),
         }
     }
 
@@ -157,9 +145,9 @@ impl<'a> Lowering<'a> {
 }
 
 impl Reduction<'_> {
-    /// The dimensions of the results that have more than one position in the operands' order.
+    /// The dimensions that stay, in the order of the operands' memory.
     fn kept(&self) -> Vec<usize> {
-        (0..self.shape.len()).filter(|a| !self.axes.contains(a)).collect()
+        self.order.iter().copied().filter(|a| !self.axes.contains(a)).collect()
     }
 
     fn kept_shape(&self) -> Vec<usize> {
@@ -168,42 +156,6 @@ impl Reduction<'_> {
 
     fn varies(&self) -> bool {
         self.anchors.iter().any(|a| a.1 == ReduceKind::Variance)
-    }
-
-    /// The kernel that puts the elements of each part together. `[anchors, parts, …]`
-    fn of_parts(&self, scope: &Scope, pass: Pass, to: &Place, sums: Option<&Place>) -> Option<Made> {
-        if let Some(threads) = self.threads {
-            return self.of_parts_by_blocks(scope, pass, to, (threads, sums));
-        }
-        let mut b = Builder::new(&format!("{}_parts", self.name), scope);
-        let out = b.bind(to, Access::Write, "parts");
-        let innermost_kept = self.shape.len().checked_sub(1).is_some_and(|last| !self.axes.contains(&last));
-        let mut part = Index::default();
-        if innermost_kept {
-            part = b.task("p", self.parts);
-        }
-        let kept: Vec<Index> = self.kept_shape().iter().map(|&n| b.task("i", n)).collect();
-        if !innermost_kept {
-            part = b.task("p", self.parts);
-        }
-        let cells: Vec<Cell> = self.anchors.iter().map(|_| b.cell("total", DType::F32)).collect();
-        for (cell, &(_, kind, _)) in cells.iter().zip(&self.anchors) {
-            b.assign(cell, start(kind));
-        }
-        let means = self.means(&mut b, &kept, sums);
-        b.serial("k", self.count.div_ceil(self.parts), |b, k| {
-            let number = k * self.parts as i64 + part.clone();
-            let inside = Guard::between(&number, 0, self.count as i64, b.extents());
-            b.when(inside, |b| {
-                let at = self.element(b, &kept, number);
-                self.add_element(b, pass, &cells, &means, &at);
-            });
-        });
-        for (i, cell) in cells.iter().enumerate() {
-            let at = [&[Index::from(i), part.clone()], kept.as_slice()].concat();
-            b.store(out, at, cell.get());
-        }
-        finished(b)
     }
 
     /// The means of variances, whose sums are known.
@@ -268,13 +220,13 @@ impl Reduction<'_> {
 
     /// Elementwise work and store, where the anchors have these values.
     fn complete(&self, b: &mut Builder, kept: &[Index], values: Vec<Expr>) {
-        let mut at_result = kept.iter();
+        let at_kept = self.kept();
         let mut index = vec![];
         for axis in 0..self.shape.len() {
-            match self.axes.contains(&axis) {
-                false => index.extend(at_result.next().cloned()),
-                true if self.keep => index.push(Index::default()),
-                true => {}
+            match at_kept.iter().position(|&a| a == axis) {
+                Some(i) => index.push(kept[i].clone()),
+                None if self.keep => index.push(Index::default()),
+                None => {}
             }
         }
         for (value, &(anchor, ..)) in values.into_iter().zip(&self.anchors) {
@@ -313,8 +265,7 @@ impl Reduction<'_> {
         for (axis, i) in self.kept().into_iter().zip(kept) {
             at[axis] = i.clone();
         }
-        let mut reduced: Vec<usize> = self.axes.to_vec();
-        reduced.sort();
+        let reduced: Vec<usize> = self.order.iter().copied().filter(|a| self.axes.contains(a)).collect();
         let mut rest = number;
         for (n, &axis) in reduced.iter().enumerate().rev() {
             let size = self.shape[axis];

@@ -1,0 +1,134 @@
+//! How the threads of a block share a reduction: all of them have a row, or threads side by side have columns side
+//! by side, several threads each.
+
+use super::super::elements::tasks;
+use super::Reduction;
+use crate::kernel::{BinOp, Expr, Guard, Index, Memory};
+use crate::kernel::{Joint, block::WARP};
+use crate::lower::builder::{Builder, Cell};
+use nnc_runtime::DType;
+
+/// The threads of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Team {
+    /// A row has all of them.
+    Row { threads: usize },
+    /// So many columns side by side, of that many in all, have so many each.
+    Columns { across: usize, down: usize, columns: usize },
+}
+
+/// What a thread works on.
+pub(super) struct Share {
+    /// Where it is in the dimensions that stay.
+    pub kept: Vec<Index>,
+    /// Its number among those that share that.
+    pub number: Index,
+    /// What must hold for there to be such a column.
+    pub inside: Vec<Guard>,
+}
+
+impl Team {
+    /// Threads of a block.
+    pub fn threads(self) -> usize {
+        match self {
+            Team::Row { threads } => threads,
+            Team::Columns { across, down, .. } => across * down,
+        }
+    }
+
+    /// Threads that share what becomes one.
+    pub fn size(self) -> usize {
+        match self {
+            Team::Row { threads } => threads,
+            Team::Columns { down, .. } => down,
+        }
+    }
+
+    /// Makes of every cell what the operation makes of those of all threads that share it: each of them has it then.
+    pub fn join(self, b: &mut Builder, cells: &[(&Cell, BinOp)]) {
+        let Team::Columns { across, down, .. } = self else { return b.across_block(cells) };
+        let shares = b.kernel.buffer("shares", DType::F32, &[cells.len(), down, across], Memory::Shared);
+        b.threads(|b, thread| {
+            let (y, x) = (thread.div(across, b.extents()), thread.rem(across, b.extents()));
+            for (i, (cell, _)) in cells.iter().enumerate() {
+                b.store(shares, vec![Index::from(i), y.clone(), x.clone()], cell.get());
+            }
+        });
+        b.joint(Joint::Barrier);
+        b.threads(|b, thread| {
+            let x = thread.rem(across, b.extents());
+            for (i, (cell, op)) in cells.iter().enumerate() {
+                let share = |y: Index| Expr::Load(shares, vec![Index::from(i), y, x.clone()]);
+                b.assign(cell, share(Index::default()));
+                b.unroll("y", down - 1, |b, y| {
+                    let joined = Expr::Binary(*op, Box::new(cell.get()), Box::new(share(y + 1usize)));
+                    b.assign(cell, joined);
+                });
+            }
+        });
+    }
+}
+
+impl Reduction<'_> {
+    /// A task dimension for every dimension that stays; of columns, for those of a block together.
+    pub(super) fn team_tasks(&self, b: &mut Builder) -> Vec<Index> {
+        debug_assert_eq!(self.team.threads() % WARP, 0);
+        let mut shape = self.kept_shape();
+        if let (Team::Columns { across, columns, .. }, Some(last)) = (self.team, shape.last_mut()) {
+            *last = columns.div_ceil(across);
+        }
+        let order: Vec<usize> = (0..shape.len()).collect();
+        tasks(b, &shape, &order)
+    }
+
+    /// A thread's share of a task.
+    pub(super) fn share(&self, b: &Builder, task: &[Index], thread: &Index) -> Share {
+        let mut kept = task.to_vec();
+        let Team::Columns { across, columns, .. } = self.team else {
+            return Share { kept, number: thread.clone(), inside: vec![] };
+        };
+        let mut inside = vec![];
+        if let Some(column) = kept.last_mut() {
+            *column = column.clone() * across as i64 + thread.rem(across, b.extents());
+            inside = Guard::between(column, 0, columns as i64, b.extents());
+        }
+        Share { kept, number: thread.div(across, b.extents()), inside }
+    }
+
+    /// What one thread does of those that share something.
+    pub(super) fn one_of_team(
+        &self,
+        b: &mut Builder,
+        task: &[Index],
+        body: impl FnOnce(&mut Builder, &[Index]),
+    ) {
+        b.threads(|b, thread| {
+            let Share { kept, number, mut inside } = self.share(b, task, &thread);
+            inside.push(Guard(number * -1));
+            b.when(inside, |b| body(b, &kept));
+        });
+    }
+
+    /// Runs over the elements of a thread of a part, of so many.
+    pub(super) fn each_element(
+        &self,
+        b: &mut Builder,
+        share: &Share,
+        part: &Index,
+        parts: usize,
+        body: impl FnOnce(&mut Builder, &[Index]),
+    ) {
+        let size = self.team.size();
+        let together = size * parts;
+        b.when(share.inside.clone(), |b| {
+            b.serial("k", self.count.div_ceil(together), |b, k| {
+                let number = k * together as i64 + part.clone() * size as i64 + share.number.clone();
+                let inside = Guard::between(&number, 0, self.count as i64, b.extents());
+                b.when(inside, |b| {
+                    let at = self.element(b, &share.kept, number);
+                    body(b, &at);
+                });
+            });
+        });
+    }
+}

@@ -1,0 +1,152 @@
+//! Channels last through PTX: layers that keep the layout, parts of a concatenation, sums of columns; and what the
+//! layout makes of every example's copies. `INSTA_UPDATE=always` blesses the table.
+
+use std::fmt::Write;
+
+use nnc_compiler::graph::Graph;
+use nnc_compiler::kernel::{Joint, Kernel, Stmt};
+use nnc_compiler::lower::gpu::{Blocks, GpuOptions, Products};
+use nnc_compiler::lower::lower_for_gpu;
+use nnc_compiler::pass;
+use nnc_compiler::target::GpuTarget;
+use nnc_compiler::training::{StepOptions, build_step};
+
+use crate::assemble::{built, examples, sizes};
+use crate::nets::{check_net_with, check_step_with};
+
+const TF32: GpuOptions = GpuOptions { products: Products::Tf32, blocks: Blocks::Always };
+const STRICT: GpuOptions = GpuOptions { products: Products::F32, blocks: Blocks::Always };
+
+fn net(shape: &str, body: &str) -> String {
+    format!("use std.vision\nnet last {{\n    input x: f32[{shape}]\n{body}\n}}\n")
+}
+
+/// Convolutions read parts of a concatenation where they lie: four, two and one channels at once.
+#[test]
+fn parts_of_a_concatenation() {
+    for second in [10, 12, 7] {
+        let body = format!(
+            "    let a = x -> conv(8, 1) -> relu
+    let b = a -> conv({second}, 3, pad = 1) -> relu
+    let c = b -> conv(4, 3, pad = 1) -> relu
+    let d = c -> conv(20, 1)
+    output y = concat(a, b, c, d) -> conv(18, 3, stride = 2) -> relu"
+        );
+        check_net_with(&net("N, 3, 7, 9", &body), TF32);
+    }
+}
+
+#[test]
+fn layers_that_keep_channels_last() {
+    let layers = [
+        "depthwise(3, pad = 1) -> maxpool(3, stride = 2, pad = 1) -> conv(9, 1)",
+        "conv(36, 3, stride = 2, groups = 3) -> lrn -> avgpool(2) -> conv(5, 1)",
+        "relu6 -> maxpool_to(2) -> conv(24, 1) -> sigmoid",
+        "conv_transpose(10, 3, stride = 2, groups = 2) -> upsample(2) -> conv(3, 1)",
+        "batchnorm -> avgpool_to(1) -> conv(20, 1) -> relu -> flatten -> dense(3)",
+    ];
+    for layer in layers {
+        check_net_with(&net("N, 3, 10, 8", &format!("    output y = x -> conv(18, 1) -> {layer}")), STRICT);
+    }
+}
+
+/// Reductions of channels that lie last, with and without parts; and of columns of a matrix.
+#[test]
+fn sums_of_columns() {
+    let outputs = [
+        "mean(f, axis = [0, 2, 3])",
+        "variance(f, axis = [0, 2, 3])",
+        "max(f, axis = [2, 3], keep = true)",
+        "variance(f, axis = [2, 3])",
+        "sum(f, axis = 1)",
+        "min(f, axis = 0)",
+        "mean(f)",
+    ];
+    let lines: Vec<String> =
+        outputs.iter().enumerate().map(|(i, o)| format!("    output y{i} = {o}")).collect();
+    for shape in ["N, 3, 5, 6", "N, 3, 24, 14"] {
+        let body = format!("    let f = x -> conv(37, 1)\n{}", lines.join("\n"));
+        check_net_with(&net(shape, &body), STRICT);
+    }
+    let columns = "    output sums = sum(x, axis = 0)\n    output spread = variance(x, axis = 0) * 2.0";
+    for shape in ["70, 37", "600, 5"] {
+        check_net_with(&net(shape, columns), STRICT);
+    }
+}
+
+const STEP: &str = "use std.vision
+net step {
+    input x: f32[N, 3, 9, 8]
+    let f = x -> conv(8, 3, pad = 1, bias = false) -> batchnorm -> relu
+    let g = f -> depthwise(3, pad = 1) -> maxpool(3, stride = 2, pad = 1) -> conv(12, 1) -> relu
+    let h = concat(g, g -> conv(6, 3, pad = 1), g -> avgpool(3, stride = 1, pad = 1))
+    output y = h -> conv(10, 3, stride = 2, pad = 1, groups = 2) -> relu -> global_avgpool -> dense(3)
+    train {
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1, momentum = 0.9)
+    }
+}
+";
+
+/// Gradients of all of them.
+#[test]
+fn a_training_step() {
+    check_step_with(STEP, STRICT);
+    check_step_with(STEP, TF32);
+    check_step_with(STEP, GpuOptions::default());
+}
+
+/// How often a kernel's threads copy one, two and four elements to shared memory.
+fn copies(kernel: &Kernel) -> [u64; 3] {
+    fn block(kernel: &Kernel, body: &[Stmt], times: u64, out: &mut [u64; 3]) {
+        for stmt in body {
+            match stmt {
+                Stmt::Loop { var, body, .. } => {
+                    block(kernel, body, times * kernel.vars[var.0 as usize].extent as u64, out);
+                }
+                Stmt::If { body, .. } => block(kernel, body, times, out),
+                Stmt::Joint(Joint::Copy { elements, .. }) => out[elements.ilog2() as usize] += times,
+                _ => {}
+            }
+        }
+    }
+    let mut out = [0; 3];
+    block(kernel, &kernel.body, kernel.task_count(), &mut out);
+    out
+}
+
+fn line(name: &str, graph: &Graph) -> String {
+    let (mut graph, target) = (graph.clone(), GpuTarget::Sm90);
+    pass::run_all(&mut graph, &target.thread(), &mut |_, _| {});
+    let module = lower_for_gpu(&graph, target, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let launched = || module.launches.iter().map(|l| &module.kernels[l.kernel]);
+    let relayouts = launched().filter(|k| k.name == "relayout").count();
+    let all = launched().map(copies).fold([0; 3], |sum, c| [0, 1, 2].map(|i| sum[i] + c[i]));
+    let millions = |n: u64| n as f64 / 1e6;
+    let [one, two, four] = all.map(millions);
+    format!("{name:<24} {:>8}  {relayouts:>9}  {one:>8.2}  {two:>8.2}  {four:>8.2}\n", module.launches.len())
+}
+
+/// Values change their layout at the borders alone, and blocks copy 16 bytes at a time: a picture aside.
+#[test]
+fn copies_of_every_example() {
+    let mut table = String::from(
+        "                                              copies to shared memory, millions
+program                  launches  relayouts   4 bytes   8 bytes  16 bytes\n",
+    );
+    for path in examples() {
+        let name = path.file_stem().unwrap().to_string_lossy().to_string();
+        let graph = built(&path, false).graph;
+        let graph = graph.specialise(&sizes(1)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        let _ = write!(table, "{}", line(&name, &graph));
+        let trained = built(&path, true);
+        if trained.train.is_none() {
+            continue;
+        }
+        let options = StepOptions { sizes: sizes(2), gradients: false };
+        let step = build_step(&trained, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let _ = write!(table, "{}", line(&format!("{name}, a step"), &step.graph));
+    }
+    insta::assert_snapshot!(table);
+}
