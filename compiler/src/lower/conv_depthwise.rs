@@ -31,11 +31,20 @@ const LEAST_PIXELS: usize = 56;
 
 /// The buffers, the image and the block of channels that is computed.
 pub(super) struct Block {
-    pub x: BufferId,
+    pub input: Input,
     pub weights: BufferId,
     pub n: Index,
     pub block: Index,
     pub axes: [Axis; 2],
+}
+
+/// Where a block of input channels is.
+pub(super) enum Input {
+    /// In memory, blocked.
+    Memory(BufferId),
+    /// In a scratch buffer `[blocks, rows, columns, b]`: its number there. Rows are those under the rows that are
+    /// computed, those above the image with them.
+    Scratch(BufferId, Index),
 }
 
 /// What is done with a finished pixel: its sums, its row, that counted from the first one, and its column.
@@ -48,7 +57,8 @@ type FinishColumn<'f> = dyn FnMut(&mut Builder, &Sums, &Index) + 'f;
 struct Tile<'t> {
     rows: &'t Alike,
     columns: &'t Alike,
-    row: &'t Index,
+    /// Its row, and that counted from the first one that is computed.
+    row: [&'t Index; 2],
     first: Index,
     pixels: usize,
 }
@@ -85,7 +95,7 @@ impl ConvGroup<'_> {
         let x = b.bind(&self.x, Access::Read, "x");
         let weights = b.bind(&self.weights, Access::Read, "weight");
         let out = b.bind(&self.out, Access::Write, "out");
-        let block = Block { x, weights, n, block, axes };
+        let block = Block { input: Input::Memory(x), weights, n, block, axes };
         self.depthwise_rows(&mut b, &block, (&first_row, task_rows), &mut |b, sums, [row, _, column]| {
             self.finish_pixel(b, out, self.anchor, sums, [&block.n, &block.block, row, column]);
         });
@@ -105,7 +115,7 @@ impl ConvGroup<'_> {
         let [rows, columns] = block.axes.map(|axis| axis.alike(&|_| 0));
         let mut of_row = |b: &mut Builder, rows: &Alike, row: &Index, r: &Index| {
             for columns in &columns {
-                self.depthwise_row(b, block, row, [rows, columns], &mut |b, sums, column| {
+                self.depthwise_row(b, block, [row, r], [rows, columns], &mut |b, sums, column| {
                     finish(b, sums, [row, r, column]);
                 });
             }
@@ -145,7 +155,7 @@ impl ConvGroup<'_> {
         &self,
         b: &mut Builder,
         block: &Block,
-        row: &Index,
+        row: [&Index; 2],
         [rows, columns]: [&Alike; 2],
         finish: &mut FinishColumn,
     ) {
@@ -222,8 +232,17 @@ fn comes_by_rows(graph: &Graph, anchor: NodeId) -> bool {
 impl Block {
     /// What pixel `p` of a tile reads at a place of the kernel.
     fn input(&self, tile: &Tile, [kh, kw]: [usize; 2], p: usize, in_block: &Index) -> Expr {
-        let row = self.axes[0].position(tile.row, kh);
-        let column = self.axes[1].position(&(tile.first.clone() + p), kw);
-        Expr::Load(self.x, vec![self.n.clone(), self.block.clone(), row, column, in_block.clone()])
+        let [rows, columns] = &self.axes;
+        let column = columns.position(&(tile.first.clone() + p), kw);
+        match &self.input {
+            Input::Memory(x) => {
+                let row = rows.position(tile.row[0], kh);
+                Expr::Load(*x, vec![self.n.clone(), self.block.clone(), row, column, in_block.clone()])
+            }
+            Input::Scratch(x, number) => {
+                let row = tile.row[1].clone() * rows.stride as i64 + kh;
+                Expr::Load(*x, vec![number.clone(), row, column, in_block.clone()])
+            }
+        }
     }
 }

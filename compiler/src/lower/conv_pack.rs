@@ -7,6 +7,7 @@ use super::access::Place;
 use super::algorithm::{Algorithm, Choice};
 use super::builder::{Builder, Operand, Scope};
 use super::conv::{ConvGroup, Form, Problem, rows_of_width};
+use super::conv_split::Made;
 use super::conv_taps::Slide;
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, sizes};
@@ -44,19 +45,19 @@ impl<'a> Lowering<'a> {
             }
         }
         let parts = ConvParts { anchor, slide, form, pool, x };
-        let (group, scope) = self.conv_group(scope, name, parts, nodes[nodes.len() - 1], (out, false))?;
+        let (group, scope) = self.conv_group(scope, name, parts, nodes[nodes.len() - 1], (out, Cut::Own))?;
         Ok(group.kernel(&scope))
     }
 
     /// A convolution cut into tasks, tiles and steps, with its weights as those read them, and the scope that it
-    /// reads the rest of its operands from. `made` where a task makes what it reads.
+    /// reads the rest of its operands from.
     pub(super) fn conv_group<'g>(
         &mut self,
         scope: &Scope<'a>,
         name: &'g str,
         ConvParts { anchor, slide, form, pool, mut x }: ConvParts<'a>,
         result: NodeId,
-        (out, made): (&Place, bool),
+        (out, cut): (&Place, Cut),
     ) -> Result<(ConvGroup<'g>, Scope<'a>), LowerError>
     where
         'a: 'g,
@@ -71,7 +72,10 @@ impl<'a> Lowering<'a> {
             conv_groups,
             form,
             pool: pool.map(|p| p.1),
-            made,
+            made: match cut {
+                Cut::Making(made) => Some(made),
+                _ => None,
+            },
             images: x.shape[0],
             input: [x.shape[1], x.shape[2], x.shape[3]],
             output: [conv_shape[1], taps.grid[0], taps.grid[1]],
@@ -84,14 +88,17 @@ impl<'a> Lowering<'a> {
         };
         let mut scope = self.padded_scope(scope, weight, conv_shape[1])?;
         let mut out = out.clone();
-        let width = problem.best_width();
+        let width = if matches!(cut, Cut::Own) { problem.best_width() } else { x.shape[3] };
         if width != x.shape[3]
             && let Some(flat) = rows_of_width(&scope, &x, &out, width)
         {
             (scope, x, out) = flat;
             problem.set_width(width);
         }
-        let geometry = problem.geometry();
+        let geometry = match cut {
+            Cut::Rows(rows) => problem.geometry_of_rows(rows),
+            _ => problem.geometry(),
+        };
         let weights = self.packed_weights(weight, &slide, geometry.in_block, geometry.tile.blocks * block)?;
         let lanes = self.target.lanes;
         let group =
@@ -222,6 +229,17 @@ impl<'a> Lowering<'a> {
         self.packed.insert(key, Rc::new(to.clone()));
         Ok(to)
     }
+}
+
+/// Whose tasks a convolution is cut for.
+#[derive(Clone, Copy)]
+pub(super) enum Cut {
+    /// Its own, which read their input from memory.
+    Own,
+    /// Its own, which make their input.
+    Making(Made),
+    /// Another one's, which make so many rows.
+    Rows(usize),
 }
 
 /// What [`ConvGroup`] needs of a group.

@@ -42,8 +42,8 @@ pub(super) struct Problem<'a> {
     pub form: Form,
     /// The windows of a pooling that follows.
     pub pool: Option<&'a Window>,
-    /// Whether a task makes its rows of the input in scratch: then it has all output channels.
-    pub made: bool,
+    /// What it costs a task to make its rows of the input in scratch. Then it has all output channels.
+    pub made: Option<Made>,
     pub images: usize,
     /// Channels, height, width of the input.
     pub input: [usize; 3],
@@ -58,6 +58,15 @@ pub(super) struct Problem<'a> {
     pub lanes: usize,
     /// Vector registers.
     pub registers: usize,
+}
+
+/// Rows of an input that a task makes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Made {
+    /// Bytes of scratch for a row.
+    pub row_bytes: usize,
+    /// Cycles for what neighbouring tasks make, too.
+    pub again: f64,
 }
 
 /// Sums in registers.
@@ -155,6 +164,9 @@ pub(super) struct Geometry {
 
 /// Scratch for staged rows: a quarter of a core's L2 (1 MiB), which the weights pass through, too.
 const STAGE_BYTES: usize = 256 << 10;
+
+/// Scratch for rows that a task makes.
+const MADE_BYTES: usize = 448 << 10;
 
 /// Scratch for the staged rows of one depthwise block: half of L1d (48 KiB).
 const DEPTHWISE_STAGE_BYTES: usize = 24 << 10;
@@ -277,6 +289,18 @@ impl Problem<'_> {
         g
     }
 
+    /// The cut for somebody else's tasks: those make so many rows, one group of output channels after the other.
+    pub fn geometry_of_rows(&self, rows: usize) -> Geometry {
+        let blocks = self.output[0].div_ceil(self.block);
+        let cycles = |t: &TileShape| self.rows_cycles(t, rows) / t.blocks as f64;
+        let tile = self.tiles(blocks).into_iter().min_by(|a, b| cycles(a).total_cmp(&cycles(b)));
+        let mut g = self.cut(tile.unwrap_or(ONE_SUM), [1, blocks]);
+        (g.task_groups, g.tile.rows) = (1, 1);
+        (g.task_rows, g.conv_rows) = (rows, rows);
+        g.staged = [self.taps.reach(0, rows), self.taps.reach(1, g.conv[1])];
+        g
+    }
+
     /// Whether a core had better keep to some rows than to some output channels: it reads what is larger, the
     /// image and the result or the weights, for itself.
     fn is_by_rows(&self) -> bool {
@@ -287,7 +311,7 @@ impl Problem<'_> {
     /// The width of rows that a 1x1 convolution's pixels are best taken in; that of the image for all others.
     pub fn best_width(&self) -> usize {
         let [_, height, width] = self.input;
-        if !self.taps.is_point() || self.pool.is_some() || self.made {
+        if !self.taps.is_point() || self.pool.is_some() {
             return width;
         }
         let pixels = height * width;
@@ -390,7 +414,7 @@ impl Problem<'_> {
             Some(_) => g.rows.div_ceil(2),
             None => g.rows,
         };
-        let least = if self.made { groups } else { 1 };
+        let least = if self.made.is_some() { groups } else { 1 };
         let mut best: Option<(f64, [usize; 2])> = None;
         // Of the sizes that give as many tasks the most even one.
         let even = |rows: &usize| g.rows.div_ceil(g.rows.div_ceil(*rows)) == *rows;
@@ -419,8 +443,9 @@ impl Problem<'_> {
             Form::Depthwise => (self.block, DEPTHWISE_STAGE_BYTES),
         };
         let partial = conv_rows * g.conv[1] * task_groups * g.tile.blocks * self.block;
-        let staged_fits = !(self.taps.padded || self.made) || 4 * channels * staged <= most;
-        staged_fits && (g.chunk == g.in_blocks || 4 * partial <= PARTIAL_BYTES)
+        let made_fits = self.made.is_none_or(|made| made.row_bytes * rows <= MADE_BYTES);
+        let staged_fits = !self.taps.padded || 4 * channels * staged <= most;
+        made_fits && staged_fits && (g.chunk == g.in_blocks || 4 * partial <= PARTIAL_BYTES)
     }
 
     /// Cycles of one core for all of the work, in tasks of so many rows and groups, and what is lost
@@ -442,7 +467,8 @@ impl Problem<'_> {
         let input = row_tasks as f64 * (stage + passed(input, group_tasks, g.by_rows));
         let weights = passed(weights, row_tasks, !g.by_rows && group_tasks > 1);
         let moved = self.images.max(1) as f64 * (input + weights);
-        let all = compute + moved + TASK_CYCLES * tasks as f64;
+        let made = self.made.unwrap_or_default().again;
+        let all = compute + moved + (TASK_CYCLES + made) * tasks as f64;
         let multiplied = self.images * self.output.iter().product::<usize>() * self.steps();
         if 2 * multiplied < LEAST_SHARED {
             return all;

@@ -14,13 +14,18 @@ const STEP: usize = 4;
 impl ConvGroup<'_> {
     /// The scratch buffer `[C/b, rows, columns, b]`; of one block for a depthwise convolution.
     pub fn stage_buffer(&self, b: &mut Builder) -> BufferId {
+        b.kernel.buffer("rows", DType::F32, &self.stage_shape(), Memory::Scratch)
+    }
+
+    /// The shape of that buffer.
+    pub fn stage_shape(&self) -> [usize; 4] {
         let g = &self.geometry;
         let [rows, columns] = g.staged;
         let (blocks, block) = match self.form {
             Form::Dense => (g.chunk + g.in_rest.min(1), g.in_block),
             Form::Depthwise => (1, self.block),
         };
-        b.kernel.buffer("rows", DType::F32, &[blocks, rows, columns, block], Memory::Scratch)
+        [blocks, rows, columns, block]
     }
 
     /// Copies the rows of some input channels, if they are staged.

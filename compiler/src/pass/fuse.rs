@@ -13,7 +13,8 @@
 //! 2. elementwise nodes of the anchor's shape, any number, as long as their values have no user
 //!    outside (the residual sum is one of them: its other operand is just read);
 //! 3. after a 2-D convolution at most one pooling, if it [suits](pool_suits), or after a depthwise one the 1x1
-//!    convolution that reads it, if that [pays](super::separable), and elementwise nodes of its shape;
+//!    convolution that reads it, if that [pays](super::separable), and elementwise nodes of its shape; such a
+//!    group may take that of the convolution before it;
 //! 4. at most one relayout: the result is stored in the other layout (not after a pooling's gradient).
 //!
 //! Elementwise nodes whose only users are elementwise nodes of the group join it, too; so do, before a
@@ -88,6 +89,37 @@ impl<'a> Fuser<'a> {
         (0..self.groups.len()).for_each(|g| self.absorb_sides(g));
         self.form(report, is_elementwise);
         self.form(report, |op| *op == Op::Relayout);
+        (0..self.groups.len()).rev().for_each(|g| self.take_first(g));
+    }
+
+    /// Lets a depthwise convolution that is in a group with the 1x1 convolution after it take the group of what it
+    /// reads, if that [pays](separable::takes). The latest group first: it fills the place of the one that is taken.
+    fn take_first(&mut self, g: usize) {
+        let convs = |group: &Group| {
+            let is_conv = |n: &&NodeId| matches!(self.graph.node(**n).op, Op::Conv2d(_));
+            group.nodes.iter().filter(is_conv).count()
+        };
+        let Some(group) = self.groups.get(g) else { return };
+        let (Some(depthwise), 2) = (group.anchor, convs(group)) else { return };
+        let tail = self.graph.operands(depthwise)[0];
+        let Some(&other) = self.member_of.get(&tail) else { return };
+        let first = &self.groups[other];
+        let Some(conv) = first.anchor else { return };
+        let light = first.nodes.iter().all(|&n| n == conv || is_elementwise(&self.graph.node(n).op));
+        let only = self.graph.users(tail) == [depthwise] && !self.graph.is_output(tail);
+        if other == g || !light || !only || !self.same_phase(tail, depthwise) {
+            return;
+        }
+        if !separable::takes(self.graph, [conv, tail, depthwise]) {
+            return;
+        }
+        let taken = std::mem::take(&mut self.groups[other].nodes);
+        self.groups[g].nodes.extend(taken);
+        self.groups.swap_remove(other);
+        self.member_of.clear();
+        for (g, group) in self.groups.iter().enumerate() {
+            self.member_of.extend(group.nodes.iter().map(|&n| (n, g)));
+        }
     }
 
     /// Forms groups around all nodes of that kind that are in none yet.

@@ -6,6 +6,9 @@
 //! [`pays`] where the values that cross the kernel are more than the weights. On MobileNetV2 that is so from
 //! 14x14 pixels on (64 to 96 channels of 384 to 576: 0.1 to 0.2 MB of weights, 0.4 to 0.6 MB of values), and
 //! not at 7x7 (0.6 MB of weights, 0.2 MB of values).
+//!
+//! Where what the depthwise convolution reads is large, it [takes] the convolution that makes that, too: a strip of
+//! rows and some blocks of channels at a time.
 
 use super::label;
 use crate::graph::op::Conv2d;
@@ -16,6 +19,15 @@ pub const DEPTHWISE_PLACES: usize = 16;
 
 /// Bytes of a task's scratch for what lies between: a quarter of a core's second cache (1 MiB).
 pub const SCRATCH_BYTES: usize = 256 << 10;
+
+/// A value of a convolution that has more bytes than that an image does not stay in the cores' own caches.
+const FAR_BYTES: usize = 2 << 20;
+
+/// Rows of the depthwise convolution are cut into so many tasks, about.
+const TASKS: usize = 8;
+
+/// Of so many rows one may be computed by two tasks.
+const AGAIN: usize = 7;
 
 /// Whether `point`, which reads `tail`, can be computed in the kernel of `first`, whose group ends with `tail`.
 /// `None` if these are no such convolutions.
@@ -57,6 +69,26 @@ fn pays(input: &[usize], channels: usize) -> Result<(), String> {
         return Err(format!("a row of what it reads has {row} bytes, more than a task keeps"));
     }
     Ok(())
+}
+
+/// Whether the convolution `conv`, whose group ends with `tail`, had better be computed where the depthwise one is
+/// that reads it, though neighbouring tasks compute some of its rows both: what it gives is then never in memory.
+/// The rows of a picture and 1x1 convolutions are soon computed again.
+pub(super) fn takes(graph: &Graph, [conv, tail, depthwise]: [NodeId; 3]) -> bool {
+    let (Op::Conv2d(first), Op::Conv2d(slide)) = (&graph.node(conv).op, &graph.node(depthwise).op) else {
+        return false;
+    };
+    let [x, filters] = [0, 1].map(|i| graph.operands(conv)[i]);
+    let sizes = [filters, graph.operands(depthwise)[1], tail, depthwise].map(|n| graph.node(n).ty.sizes());
+    let [Some(filters), Some(kernel), Some(wide), Some(out)] = sizes else { return false };
+    let is_light = is_plain(first) && filters[2..] == [1, 1] || graph.node(x).layout == Layout::Plain;
+    let is_far = 4 * wide[1..].iter().product::<usize>() > FAR_BYTES;
+    if !is_light || first.groups != 1 || !is_far || !matches!(graph.node(tail).layout, Layout::Blocked(_)) {
+        return false;
+    }
+    let (row, stride) = (4 * out[1] * out[3], slide.stride[0]);
+    let rows = (SCRATCH_BYTES / row.max(1)).min(out[2].div_ceil(TASKS)) * stride;
+    kernel[2].saturating_sub(stride) * AGAIN <= rows
 }
 
 /// True for a convolution that takes every pixel at its own place, of all channels.

@@ -10,6 +10,7 @@ mod operations;
 mod reductions;
 #[path = "../common/gpu.rs"]
 mod run;
+mod separable;
 mod steps;
 mod support;
 mod transposed;

@@ -7,7 +7,8 @@ use ndarray::{ArrayD, IxDyn};
 use nnc_compiler::emit::cpu::EmitOptions;
 use nnc_compiler::emit::emit;
 use nnc_compiler::graph::op::{Conv2d, Literal, Parameter, Window};
-use nnc_compiler::graph::{self, Graph, NodeId, Op, Output, TensorType, Update};
+use nnc_compiler::graph::verify::assert_valid;
+use nnc_compiler::graph::{self, Graph, GroupId, NodeId, Op, Output, TensorType, Update};
 use nnc_compiler::kernel::interpret::run_module;
 use nnc_compiler::kernel::verify::verify;
 use nnc_compiler::kernel::{Module, interpret};
@@ -197,6 +198,39 @@ pub fn check_for(net: &Net, target: &CpuTarget, options: &LowerOptions) -> Modul
     optimised(net, target, options, &expected(net))
 }
 
+/// Like [`check`], with the convolution before a depthwise one in the group of that and of the 1x1 convolution after
+/// it, if those are in one group: as it is for large values. The module for [`target`], and whether that was so.
+pub fn check_with_first(net: &Net) -> (Module, bool) {
+    let (expected, options) = (expected(net), LowerOptions::default());
+    for wide in ["avx2", "avx512"] {
+        optimised_as(net, &named(wide), &options, &expected, &mut |graph| {
+            join_first(graph);
+        });
+    }
+    let mut joined = false;
+    let module = optimised_as(net, &target(), &options, &expected, &mut |graph| joined = join_first(graph));
+    (module, joined)
+}
+
+/// Puts the group before that with two convolutions into it, if there is one.
+fn join_first(graph: &mut Graph) -> bool {
+    let is_conv = |graph: &Graph, n: NodeId| matches!(graph.node(n).op, Op::Conv2d(_));
+    let several = |g: &usize| graph.groups[*g].nodes.iter().filter(|&&n| is_conv(graph, n)).count() == 2;
+    let Some(g) = (0..graph.groups.len()).find(several) else { return false };
+    let depthwise = graph.groups[g].anchor.unwrap();
+    let Some(first) = graph.node(graph.operands(depthwise)[0]).group.map(|g| g.0 as usize) else {
+        return false;
+    };
+    let nodes = [graph.groups[first].nodes.clone(), graph.groups[g].nodes.clone()].concat();
+    graph.groups[g].nodes = nodes;
+    graph.groups.remove(first);
+    for (g, group) in graph.groups.clone().iter().enumerate() {
+        group.nodes.iter().for_each(|&n| graph.node_mut(n).group = Some(GroupId(g as u32)));
+    }
+    assert_valid(graph, "joining groups");
+    true
+}
+
 /// The outputs and the updated parameters, in the reference interpreter.
 fn expected(net: &Net) -> BTreeMap<String, Tensor> {
     let step = graph::interpret::step(&net.graph, &net.feeds, graph::interpret::Precision::AsWritten);
@@ -213,8 +247,20 @@ fn optimised(
     options: &LowerOptions,
     expected: &BTreeMap<String, Tensor>,
 ) -> Module {
+    optimised_as(net, target, options, expected, &mut |_| {})
+}
+
+/// As [`optimised`], changed after the passes.
+fn optimised_as(
+    net: &Net,
+    target: &CpuTarget,
+    options: &LowerOptions,
+    expected: &BTreeMap<String, Tensor>,
+    change: &mut dyn FnMut(&mut Graph),
+) -> Module {
     let mut graph = net.graph.clone();
     pass::run_all(&mut graph, target, &mut |_, _| {});
+    change(&mut graph);
     let module = module_for(&graph, target, options);
     compare(&module, &net.feeds, expected);
     compare_code(&module, &net.feeds, target);

@@ -399,6 +399,22 @@ golden!(
 );
 
 golden!(
+    large_values_before_depthwise,
+    "layout, fuse",
+    r#"graph g {
+        %0 = input "x" : f32[1, 16, 112, 112]
+        %1 = parameter "wide.weight" {init=constant(0.0)} : f32[96, 16, 1, 1]
+        %2 = parameter "depthwise.weight" {init=constant(0.0)} : f32[96, 1, 3, 3]
+        %3 = parameter "point.weight" {init=constant(0.0)} : f32[24, 96, 1, 1]
+        %4 = conv2d %0, %1 : f32[1, 96, 112, 112] @wide
+        %5 = clamp %4 {low=0.0, high=6.0} : f32[1, 96, 112, 112]
+        %6 = conv2d %5, %2 {stride=2x2, padding=1x1, groups=96} : f32[1, 96, 56, 56] @depthwise
+        %7 = conv2d %6, %3 : f32[1, 24, 56, 56] @point
+        output y = %7
+    }"#
+);
+
+golden!(
     branches_write_in_place,
     "layout, fuse, place_concat",
     r#"graph inception {
