@@ -39,6 +39,15 @@ pub const SETTINGS: &str = "NNC_CUDA_DOUBLE";
 pub const LOG: &str = "NNC_CUDA_DOUBLE_LOG";
 
 impl Config {
+    /// Bytes of shared memory that a block may have if it asks, by the tables of NVIDIA's programming guide.
+    pub fn most_shared(&self) -> u32 {
+        match self.capability {
+            (8, 0 | 7) => 163 << 10,
+            (8 | 12, _) => 99 << 10,
+            _ => 227 << 10,
+        }
+    }
+
     /// Reads the environment.
     pub fn from_environment() -> Config {
         let mut config = Config::parse(&std::env::var(SETTINGS).unwrap_or_default());

@@ -10,6 +10,9 @@ use crate::codes::{self, Code};
 use crate::work::{Event, Op, Stream};
 use crate::world::{Link, MAGIC, enter, leave};
 
+/// Bytes of dynamic shared memory that every launch may have.
+const UNASKED_SHARED: u32 = 48 << 10;
+
 /// An opaque handle.
 type Raw = *mut c_void;
 
@@ -258,7 +261,9 @@ exports! {
         if attribute != 8 || !world.functions.contains_key(&function.addr()) {
             return Err(codes::ERROR_INVALID_VALUE);
         }
-        if value > 227 << 10 { Err(codes::ERROR_INVALID_VALUE) } else { Ok(()) }
+        let asked = u32::try_from(value).ok().filter(|&n| n <= world.config.most_shared());
+        world.asked.insert(function.addr(), asked.ok_or(codes::ERROR_INVALID_VALUE)?);
+        Ok(())
     };
     fn cuLaunchKernel(
         function: Raw, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint,
@@ -266,7 +271,8 @@ exports! {
     ) => |world| {
         let _ = extra;
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-        if grid.contains(&0) || block.contains(&0) {
+        let most_shared = world.asked.get(&function.addr()).copied().unwrap_or(UNASKED_SHARED);
+        if grid.contains(&0) || block.contains(&0) || shared > most_shared {
             return Err(codes::ERROR_INVALID_VALUE);
         }
         let (module, name) = world.functions.get(&function.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?;

@@ -12,6 +12,12 @@ use nnc_ptx_interpreter::{Arg, Error, Fault};
 use crate::codes::{self, Code};
 use crate::world::{Handle, World};
 
+/// What may be on a stream that nobody has waited for: a driver lets the host wait then, here it is noticed.
+const MOST_PENDING: usize = 1 << 12;
+
+/// What is where a copy to the host is to come, until then: numbers that are none.
+const NOT_YET: u8 = 0xff;
+
 /// Something on a stream.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -53,10 +59,20 @@ impl World {
             *hash = hash_of(self.pinned(*from, *bytes)?);
         }
         let found = self.streams.get_mut(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
-        match &mut found.captured {
-            Some(captured) => captured.push(op),
-            None => found.queue.push_back(op),
+        if let Some(captured) = &mut found.captured {
+            captured.push(op);
+            return Ok(());
         }
+        if found.queue.len() >= MOST_PENDING {
+            eprintln!("cuda driver double: {MOST_PENDING} things are on a stream that nobody waits for");
+            return Err(codes::ERROR_LAUNCH_OUT_OF_RESOURCES);
+        }
+        if let Op::Download { to, bytes, .. } = op {
+            // SAFETY: it lies in page-locked memory that the host still has (`cuMemcpyDtoHAsync` checks it), and does
+            // not touch until it has waited for this copy.
+            unsafe { std::ptr::write_bytes(to as *mut u8, NOT_YET, bytes) };
+        }
+        found.queue.push_back(op);
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub struct World {
     pub modules: HashMap<Handle, Arc<Module>>,
     /// Functions: module and name.
     pub functions: HashMap<Handle, (Handle, String)>,
+    /// Bytes of dynamic shared memory that a function may have, where they were asked for.
+    pub asked: HashMap<Handle, u32>,
     /// Graphs, and their instances.
     pub graphs: HashMap<Handle, Vec<Op>>,
     pub links: HashMap<Handle, Link>,
@@ -86,6 +88,7 @@ impl World {
             events: HashMap::new(),
             modules: HashMap::new(),
             functions: HashMap::new(),
+            asked: HashMap::new(),
             graphs: HashMap::new(),
             links: HashMap::new(),
             retained: 0,

@@ -15,6 +15,7 @@ unsafe extern "C" {
     fn cuMemHostAlloc(start: *mut *mut c_void, bytes: usize, flags: u32) -> i32;
     fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: *mut c_void) -> i32;
     fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) -> i32;
+    fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: *mut c_void) -> i32;
     fn cuStreamCreate(stream: *mut *mut c_void, flags: u32) -> i32;
     fn cuStreamSynchronize(stream: *mut c_void) -> i32;
     fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: u32) -> i32;
@@ -51,6 +52,16 @@ fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
         assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
         assert_eq!(cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), address, 4), codes::SUCCESS);
         assert_eq!(read, [2; 4]);
+        // What is read before it was waited for is no number.
+        assert_eq!(cuMemcpyDtoHAsync_v2(pinned, address, 4, stream), codes::SUCCESS);
+        assert!(pinned.cast::<f32>().read().is_nan());
+        assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
+        assert_eq!(pinned.cast::<[u8; 4]>().read(), [2; 4]);
+        // Nobody waits for ever more work.
+        let copies = (0..1 << 16).map(|_| cuMemcpyHtoDAsync_v2(address, pinned, 4, stream));
+        let stopped = copies.filter(|&code| code == codes::ERROR_LAUNCH_OUT_OF_RESOURCES).count();
+        assert!(stopped > 0, "a test whose program does not wait must end");
+        assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
         assert_eq!(cuStreamBeginCapture_v2(stream, 0), codes::SUCCESS);
         assert_eq!(cuStreamSynchronize(stream), codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
         assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
