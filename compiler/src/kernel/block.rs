@@ -13,7 +13,7 @@
 //! Nothing but a [`Joint::Barrier`] orders the threads: what one writes to a **shared** buffer, another may
 //! touch after a barrier alone. The interpreter finds where one is missing.
 
-use super::{BinOp, BufferId, Guard, Index};
+use super::{BinOp, Buffer, BufferId, Guard, Index, Kernel, Memory};
 
 /// Threads of a warp.
 pub const WARP: usize = 32;
@@ -21,8 +21,30 @@ pub const WARP: usize = 32;
 /// Threads of a block at most.
 pub const MOST_THREADS: usize = 1024;
 
-/// Bytes of shared memory of a block at most: what every launch may ask for.
-pub const SHARED_BYTES: usize = 48 << 10;
+/// Bytes of shared memory of a block at most: what a block that asks for it gets on every GPU from compute capability
+/// 8.0 on. (8.6, 8.9 and 12.0 have no more; 8.0 has 163 KB, 9.0 227 KB. Code for `sm_90` runs on 12.0 too.)
+pub const SHARED_BYTES: usize = 99 << 10;
+
+/// Bytes that a block gets without asking.
+pub const UNASKED_SHARED_BYTES: usize = 48 << 10;
+
+/// Every shared buffer starts at a multiple of so many bytes: the largest copy.
+pub const SHARED_ALIGNMENT: usize = 16;
+
+impl Kernel {
+    /// Where in a block's shared memory each buffer begins, in bytes (`None` for those elsewhere), and how many bytes
+    /// they take together.
+    pub fn shared_places(&self) -> (Vec<Option<usize>>, usize) {
+        let mut end = 0usize;
+        let mut place = |b: &Buffer| {
+            let start = end.next_multiple_of(SHARED_ALIGNMENT);
+            end = start.saturating_add(b.extent().saturating_mul(b.dtype.size()));
+            start
+        };
+        let places = self.buffers.iter().map(|b| (b.memory == Memory::Shared).then(|| place(b))).collect();
+        (places, end)
+    }
+}
 
 /// What tensor cores make of factors: what is stored in a fragment of one is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -258,6 +258,21 @@ fn a_missing_barrier_or_wait_is_found() {
     }
 }
 
+/// More shared memory than there is for all: it comes with the launch, and the buffers lie in it side by side.
+#[test]
+fn much_shared_memory_is_asked_for() {
+    let mut k = product();
+    k.buffer("room", F32, &[12, 1024], Memory::Shared);
+    check(&k);
+    let ptx = emit(&Module { kernels: vec![k.clone()], ..Module::default() }, GpuTarget::Sm80).unwrap();
+    let bytes = (31 * 20 + 16 + 16 * 8 + 12 * 1024) * 4;
+    assert_eq!(ptx.entries[0].launch.shared_bytes, bytes);
+    assert!(ptx.text.contains(".extern .shared .align 16 .b8 dynamic_shared[];"), "{}", ptx.text);
+    k.buffer("more", F32, &[13, 1024], Memory::Shared);
+    let refused = verify(&k).unwrap_err()[0].problem.to_string();
+    assert_eq!(refused, format!("{} bytes of shared memory, a block has 101376 at most", bytes + 13 * 4096));
+}
+
 /// The verifier knows who may do what.
 #[test]
 fn what_a_block_cannot_do_is_refused() {

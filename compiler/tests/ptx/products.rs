@@ -68,6 +68,18 @@ fn linear_layers_and_matrix_products() {
     );
 }
 
+/// As many of the largest tiles as a GPU has multiprocessors: four stages of them, in shared memory that is asked for.
+#[test]
+fn the_largest_tiles() {
+    let text = "net many {
+    input a: f32[132, 128, 70]
+    input b: f32[132, 70, 128]
+    output y = matmul(a, b)
+}
+";
+    check_net_with(text, TF32);
+}
+
 /// Few results and long sums: parts, and a kernel that adds them up.
 #[test]
 fn sums_in_parts() {

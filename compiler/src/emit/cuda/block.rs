@@ -16,14 +16,12 @@
 //! address.
 
 use super::function::{Binding, Emitter};
+use super::launch::Launch;
 use super::text::Class;
-use crate::kernel::block::{Part, WARP};
+use crate::kernel::block::{Part, SHARED_ALIGNMENT, WARP};
 use crate::kernel::{
     BinOp, BufferId, Expr, Fragment, Guard, Index, Joint, Kernel, LoopKind, Memory, Rounding, Stmt, Var,
 };
-
-/// Every shared buffer starts at a multiple of this: the largest copy.
-const ALIGNMENT: usize = 16;
 
 /// The bytes of a copy from where on it passes by the first cache.
 const WIDE_COPY: usize = 16;
@@ -45,12 +43,23 @@ pub struct Members {
     first_of_pair: Option<String>,
 }
 
-/// The declarations of shared buffers.
-pub fn declarations(kernel: &Kernel, names: &[String]) -> String {
+/// The memory that kernels share which have asked for more than there is for all: the driver gives it at the launch.
+const DYNAMIC: &str = "dynamic_shared";
+
+/// The declaration of that memory, in front of all entries.
+pub fn dynamic_declaration() -> String {
+    format!("\n.extern .shared .align {SHARED_ALIGNMENT} .b8 {DYNAMIC}[];\n")
+}
+
+/// The declarations of shared buffers; none where they are in dynamic memory.
+pub fn declarations(kernel: &Kernel, names: &[String], launch: &Launch) -> String {
+    if launch.shared_bytes > 0 {
+        return String::new();
+    }
     let shared = kernel.buffers.iter().zip(names).filter(|(b, _)| b.memory == Memory::Shared);
     let one = |(b, name): (&crate::kernel::Buffer, &String)| {
         let bytes = (b.extent() * b.dtype.size()).max(1);
-        format!("    .shared .align {ALIGNMENT} .b8 shared_{name}[{bytes}];\n")
+        format!("    .shared .align {SHARED_ALIGNMENT} .b8 shared_{name}[{bytes}];\n")
     };
     shared.map(one).collect()
 }
@@ -86,6 +95,19 @@ fn registers(fragment: Fragment) -> usize {
 }
 
 impl<'k> Emitter<'k> {
+    /// A register with the address of a shared buffer, which begins at a place in dynamic memory if it is there.
+    pub fn shared_base(&mut self, name: &str, dynamic: Option<usize>) -> String {
+        let base = self.out.named(Class::Address, name);
+        match dynamic {
+            None => self.out.line(format!("mov.u64 {base}, shared_{name}")),
+            Some(place) => {
+                self.out.line(format!("mov.u64 {base}, {DYNAMIC}"));
+                self.out.line(format!("add.s64 {base}, {base}, {place}"));
+            }
+        }
+        base
+    }
+
     /// The registers of a fragment buffer of so many elements, matrix by matrix.
     pub fn fragment_cells(&mut self, fragment: Fragment, elements: usize, name: &str) -> Vec<String> {
         let class = if fragment == Fragment::Sum { Class::Float } else { Class::Bits };

@@ -71,13 +71,14 @@ pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
         members: Members::default(),
         depth: 0,
     };
-    let mut scratch = declarations(kernel, &names);
-    for (buffer, name) in kernel.buffers.iter().zip(&names) {
+    let mut scratch = declarations(kernel, &names, launch);
+    let places = if launch.shared_bytes > 0 { kernel.shared_places().0 } else { vec![None; names.len()] };
+    for ((buffer, name), place) in kernel.buffers.iter().zip(&names).zip(places) {
         if buffer.memory == Memory::Scratch {
             let bytes = (buffer.extent() * buffer.dtype.size()).max(1);
             scratch += &format!("    .local .align {ALIGNMENT} .b8 scratch_{name}[{bytes}];\n");
         }
-        e.declare(buffer, name);
+        e.declare(buffer, name, place);
     }
     e.task(launch);
     match kernel.threads {
@@ -99,8 +100,8 @@ pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
 }
 
 impl<'k> Emitter<'k> {
-    /// The registers of a buffer: its address, or its elements.
-    fn declare(&mut self, buffer: &crate::kernel::Buffer, name: &str) {
+    /// The registers of a buffer: its address, or its elements. Its place is that in dynamic shared memory.
+    fn declare(&mut self, buffer: &crate::kernel::Buffer, name: &str, place: Option<usize>) {
         let mut cells = vec![];
         let base = match buffer.memory {
             Memory::Register => {
@@ -114,11 +115,7 @@ impl<'k> Emitter<'k> {
                 cells = self.fragment_cells(fragment, buffer.extent(), name);
                 String::new()
             }
-            Memory::Shared => {
-                let base = self.out.named(Class::Address, name);
-                self.out.line(format!("mov.u64 {base}, shared_{name}"));
-                base
-            }
+            Memory::Shared => self.shared_base(name, place),
             Memory::Global(_) => {
                 let base = self.out.named(Class::Address, name);
                 self.out.line(format!("ld.param.u64 {base}, [arg_{name}]"));

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::kernel::Kernel;
+use crate::kernel::block::UNASKED_SHARED_BYTES;
 use crate::target::GpuTarget;
 
 /// Threads of a block: where there are enough tasks, and where there are few.
@@ -20,7 +21,8 @@ pub struct Launch {
     pub grid: u32,
     /// Threads of a block, along x; 1 along y and z.
     pub block: u32,
-    /// Bytes of dynamic shared memory. (What blocks share is declared in their entries.)
+    /// Bytes of dynamic shared memory: of blocks that have more than is to be had without asking. (What others share
+    /// is declared in their entries.)
     pub shared_bytes: u32,
     /// Tasks: blocks, or threads; those past them return at once.
     pub tasks: u32,
@@ -33,7 +35,9 @@ impl Launch {
     pub fn of(kernel: &Kernel, target: GpuTarget) -> Option<Launch> {
         let tasks = u32::try_from(kernel.task_count()).ok().filter(|&n| n <= i32::MAX as u32)?;
         if let Some(threads) = kernel.threads {
-            return Some(Launch { grid: tasks, block: threads as u32, shared_bytes: 0, tasks });
+            let (_, bytes) = kernel.shared_places();
+            let shared_bytes = if bytes > UNASKED_SHARED_BYTES { bytes as u32 } else { 0 };
+            return Some(Launch { grid: tasks, block: threads as u32, shared_bytes, tasks });
         }
         let wanted = target.multiprocessors() as u32;
         let mut block = MOST_THREADS;

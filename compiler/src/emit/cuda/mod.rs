@@ -68,6 +68,8 @@ pub fn emit(module: &Module, target: GpuTarget) -> Result<Ptx, EmitError> {
         module.kernels.len(),
         target.ptx_version()
     );
+    let mut is_dynamic = false;
+    let mut functions = String::new();
     for (i, kernel) in module.kernels.iter().enumerate() {
         let failed = |problem| EmitError { kernel: kernel.name.clone(), problem };
         let verified = verify(kernel)
@@ -79,10 +81,15 @@ pub fn emit(module: &Module, target: GpuTarget) -> Result<Ptx, EmitError> {
             return Err(failed(problem));
         }
         let name = format!("k{i}_{}", text::plain(&kernel.name));
-        let _ = write!(text, "\n{}", title(module, i, kernel, &launch));
-        text += &function::entry(&expanded, &name, &launch);
+        is_dynamic |= launch.shared_bytes > 0;
+        let _ = write!(functions, "\n{}", title(module, i, kernel, &launch));
+        functions += &function::entry(&expanded, &name, &launch);
         entries.push(Entry { name, launch });
     }
+    if is_dynamic {
+        text += &block::dynamic_declaration();
+    }
+    text += &functions;
     Ok(Ptx { text, entries })
 }
 

@@ -36,19 +36,18 @@ impl Checker<'_> {
         if threads == 0 || threads > MOST_THREADS || !threads.is_multiple_of(WARP) {
             self.errors.push(Problem::Threads(threads));
         }
-        let mut shared = 0usize;
         for b in &self.kernel.buffers {
             match b.memory {
-                Memory::Shared => shared = shared.saturating_add(b.extent().saturating_mul(b.dtype.size())),
                 Memory::Fragment(f) => {
                     let row_major = b.strides == crate::kernel::row_major(&b.shape);
                     if !b.shape.ends_with(&f.shape()) || b.dtype != DType::F32 || !row_major {
                         self.errors.push(Problem::Fragment(b.name.clone(), f.name()));
                     }
                 }
-                Memory::Global(_) | Memory::Scratch | Memory::Register => {}
+                Memory::Global(_) | Memory::Shared | Memory::Scratch | Memory::Register => {}
             }
         }
+        let (_, shared) = self.kernel.shared_places();
         if shared > SHARED_BYTES {
             self.errors.push(Problem::Shared(shared));
         }

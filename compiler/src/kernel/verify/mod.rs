@@ -94,7 +94,7 @@ pub enum Problem {
     Threads(usize),
     #[error("`{0}`: expected f32 matrices `{1}`, row-major")]
     Fragment(String, &'static str),
-    #[error("{0} bytes of shared memory, a block has 49152 at most")]
+    #[error("{0} bytes of shared memory, a block has 101376 at most")]
     Shared(usize),
     #[error("loop `{0}` runs over members of a block (threads, warps, rows, columns) that are not there")]
     Members(String),

@@ -14,7 +14,7 @@
 //! are rules from sizes, chosen to be changed in this file.
 
 use crate::kernel::Rounding;
-use crate::kernel::block::WARP;
+use crate::kernel::block::{SHARED_BYTES, WARP};
 use crate::target::GpuTarget;
 
 /// How products are computed.
@@ -106,6 +106,14 @@ const LEAST_STEPS: usize = 8;
 /// The most parts.
 const MOST_PARTS: usize = 64;
 
+/// Tiles of each factor in shared memory at a time, where there is room for so many.
+const MOST_STAGES: usize = 4;
+
+/// Bytes of shared memory of a block with which a multiprocessor of compute capability 8.0 (164 KB, one of which is
+/// the driver's for each block) has two of them at a time; from 9.0 on (228 KB) too.
+const TWO_BLOCKS_BYTES: usize = 81 << 10;
+const _: () = assert!(TWO_BLOCKS_BYTES <= SHARED_BYTES);
+
 /// How a contraction is computed by blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
@@ -144,6 +152,11 @@ impl Schedule {
         let parts = (wanted / blocks.max(1)).min(all / LEAST_STEPS).clamp(1, MOST_PARTS);
         let steps = all.div_ceil(parts);
         Some(Schedule { tile, products: options.products, parts: all.div_ceil(steps), steps })
+    }
+
+    /// How many steps' tiles are in shared memory at a time, where those of one have so many bytes.
+    pub fn stages(self, bytes: usize) -> usize {
+        MOST_STAGES.min(TWO_BLOCKS_BYTES / bytes).min(self.steps + 1)
     }
 }
 

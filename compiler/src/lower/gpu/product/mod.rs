@@ -27,7 +27,7 @@ use super::Made;
 use super::elements::finished;
 use super::schedule::{DEPTH, Schedule};
 use crate::graph::NodeId;
-use crate::kernel::block::{Part, SHARED_BYTES};
+use crate::kernel::block::Part;
 use crate::kernel::module::{Role, ValueId};
 use crate::kernel::{BufferId, Expr, Fragment, Guard, Index, Joint, LoopKind, Memory, Rounding};
 use crate::lower::Lowering;
@@ -42,9 +42,6 @@ const DEPTH_PADDING: usize = 4;
 /// Elements between the rows of a tile that lies by what is summed over: 8·k + line likewise, as tiles have
 /// a multiple of 32 lines.
 const LINE_PADDING: usize = 8;
-
-/// Tiles of each factor in shared memory at a time, where there is room for so many.
-const MOST_STAGES: usize = 4;
 
 /// Columns of a thread's tile where products are f32.
 const THREAD_COLUMNS: usize = 8;
@@ -191,7 +188,7 @@ impl Product<'_> {
         let row = b.task("m", rows.div_ceil(tile.size[0])) * tile.size[0] as i64;
         let column = b.task("n", columns.div_ceil(tile.size[1])) * tile.size[1] as i64;
         let bytes = self.first.tile_bytes(tile.size[0]) + self.second.tile_bytes(tile.size[1]);
-        let stages = MOST_STAGES.min(SHARED_BYTES / bytes).min(steps + 1);
+        let stages = self.schedule.stages(bytes);
         let tiles = [
             self.first.tiles(b, "first_tile", tile.size[0], stages),
             self.second.tiles(b, "second_tile", tile.size[1], stages),
