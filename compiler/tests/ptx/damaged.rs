@@ -24,6 +24,14 @@ net small {
 }
 ";
 
+/// One full tile, of whose factors the second one lies line by line: its elements are loaded one by one.
+const PRODUCT: &str = "net product {
+    input a: f32[64, 16]
+    input b: f32[16, 64]
+    output y = matmul(a, b)
+}
+";
+
 /// Softmax of long rows: two warps and more exchange what is largest, and sums.
 const ROWS: &str = "net rows {
     input x: f32[2, 300]
@@ -93,22 +101,23 @@ fn barriers_and_waits_are_needed() {
     Case::new(ROWS).each("bar.sync", 1, |_| None);
 }
 
-/// `[%a3+64]` becomes `[%a3+68]`.
-fn moved(line: &str) -> Option<String> {
+/// `[%a3+64]` becomes `[%a3+68]` if it is moved by four bytes.
+fn moved(line: &str, bytes: i64) -> Option<String> {
     let (before, after) = line.split_once(']')?;
     let before = match before.rsplit_once('+') {
-        Some((base, offset)) => format!("{base}+{}", offset.parse::<i64>().ok()? + 4),
-        None => format!("{before}+4"),
+        Some((base, offset)) => format!("{base}+{}", offset.parse::<i64>().ok()? + bytes),
+        None => format!("{before}+{bytes}"),
     };
     Some(format!("{before}]{after}"))
 }
 
 #[test]
 fn places_matter() {
+    Case::new(PRODUCT).each("ld.shared", 9, |line| moved(line, 4));
     let case = Case::new(NET);
-    case.each("ld.shared", 9, moved);
-    case.each("cp.async.c", 5, moved);
-    case.each("st.global", 3, moved);
+    case.each("ldmatrix", 3, |line| moved(line, 16));
+    case.each("cp.async.c", 5, |line| moved(line, 4));
+    case.each("st.global", 3, |line| moved(line, 4));
 }
 
 /// The fragments of the second factor, or the registers of the first, in another order.
@@ -121,9 +130,19 @@ fn exchanged(line: &str, operand: usize) -> Option<String> {
     Some(parts.join("}, "))
 }
 
+/// The first two registers in braces exchanged: `{%b0, %b1, …}`.
+fn first_two_exchanged(line: &str) -> Option<String> {
+    let (before, rest) = line.split_once('{')?;
+    let (registers, after) = rest.split_once('}')?;
+    let mut registers: Vec<&str> = registers.split(", ").collect();
+    registers.swap(0, 1);
+    Some(format!("{before}{{{}}}{after}", registers.join(", ")))
+}
+
 #[test]
 fn fragments_matter() {
     let case = Case::new(NET);
+    case.each("ldmatrix", 3, first_two_exchanged);
     for operand in [1, 2] {
         case.each("mma.sync", 7, |line| exchanged(line, operand));
     }

@@ -17,6 +17,7 @@
 
 use super::function::{Binding, Emitter};
 use super::launch::Launch;
+use super::matrix::{self, MatrixLoad};
 use super::text::Class;
 use crate::kernel::block::{Part, SHARED_ALIGNMENT, WARP};
 use crate::kernel::{
@@ -31,6 +32,7 @@ const WIDE_COPY: usize = 16;
 pub struct Members {
     thread: String,
     warp: String,
+    lane: String,
     /// lane / 4
     group: String,
     /// lane mod 4
@@ -39,6 +41,8 @@ pub struct Members {
     pair: String,
     /// Which of a lane's rows and columns.
     slot: [usize; 2],
+    /// The line and the depth whose place a lane gives when a warp loads a matrix, by how many lines that has.
+    given: Vec<(usize, [String; 2])>,
     /// The first element of a pair, until the second one is there.
     first_of_pair: Option<String>,
 }
@@ -149,9 +153,13 @@ impl<'k> Emitter<'k> {
             self.out.line(format!("shr.s32 {group}, {lane}, 2"));
             self.out.line(format!("and.b32 {quad}, {lane}, 3"));
             self.out.line(format!("shl.b32 {pair}, {quad}, 1"));
-            self.members = Members { thread, warp, group, quad, pair, ..Members::default() };
+            self.members = Members { thread, warp, lane, group, quad, pair, ..Members::default() };
         }
+        self.bind_loads();
         for (var, kind) in loops {
+            if !matches!(self.vars[var.0 as usize], Binding::Unbound) {
+                continue;
+            }
             let m = &self.members;
             let register = match kind {
                 LoopKind::Warps => &m.warp,
@@ -171,8 +179,50 @@ impl<'k> Emitter<'k> {
         }
     }
 
+    /// Binds the variables of loops that load whole matrices to the line and the depth whose place the lane gives.
+    fn bind_loads(&mut self) {
+        for load in matrix::loads(self.kernel, &self.extents) {
+            let lines = load.lanes();
+            let registers = match self.members.given.iter().find(|(n, _)| *n == lines) {
+                Some((_, registers)) => registers.clone(),
+                None => {
+                    let [line, depth] = ["line", "depth"].map(|n| self.out.named(Class::Int, n));
+                    let lane = self.members.lane.clone();
+                    self.out.line(format!("and.b32 {line}, {lane}, {}", lines - 1));
+                    self.out.line(format!("shr.s32 {depth}, {lane}, {}", lines.trailing_zeros()));
+                    self.out.line(format!("and.b32 {depth}, {depth}, 1"));
+                    self.out.line(format!("shl.b32 {depth}, {depth}, {}", matrix::ROW.trailing_zeros()));
+                    self.members.given.push((lines, [line.clone(), depth.clone()]));
+                    [line, depth]
+                }
+            };
+            for (var, register) in [load.line, load.depth].into_iter().zip(registers) {
+                self.vars[var.0 as usize] = Binding::Dynamic { register, depth: self.depth, offset: 0 };
+            }
+        }
+    }
+
+    /// Loads a matrix of a factor, and rounds it.
+    fn load_matrix(&mut self, load: &MatrixLoad) {
+        let ((buffer, index), (from, at)) = (load.to, load.from);
+        let first = self.matrix(load.fragment, buffer, &index[..index.len() - 2]);
+        let cells = self.cells[buffer.0 as usize][first..first + registers(load.fragment)].to_vec();
+        let place = self.place(from, at);
+        self.out.line(format!(
+            "ldmatrix.sync.aligned.m8n8.x{}.shared.b16 {{{}}}, {place}",
+            cells.len(),
+            cells.join(", ")
+        ));
+        for cell in cells {
+            self.out.line(format!("cvt.rna.tf32.f32 {cell}, {cell}"));
+        }
+    }
+
     /// A lane's share of a loop over rows or columns, written out.
     pub fn over_slots(&mut self, var: Var, kind: LoopKind, body: &'k [Stmt]) {
+        if let Some(load) = MatrixLoad::of(self.kernel, &self.extents, var, kind, body) {
+            return self.load_matrix(&load);
+        }
         let (dimension, places) = match kind {
             LoopKind::Columns(f) => (1, slots(f)[1]),
             LoopKind::Rows(f) => (0, slots(f)[0]),

@@ -14,6 +14,7 @@ mod expr;
 mod function;
 mod index;
 mod launch;
+mod matrix;
 mod text;
 
 use std::fmt::Write;

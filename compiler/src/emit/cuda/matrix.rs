@@ -1,0 +1,87 @@
+//! Matrices of factors that lie in shared memory with their depth along it, loaded by a warp at once: `ldmatrix`.
+//!
+//! The instruction loads 8x8 matrices of 16 bits: lane `8i + r` says where row `r` of matrix `i` begins (16 bytes, from
+//! a multiple of 16 on), and lane `l` gets bits 32·(l mod 4) and on of row `l / 4` of each, in a register each. Four
+//! elements of TF32 are such a row: a lane gets the element (l / 4, l mod 4), which is the place that fragments
+//! have for it ([`super::block`]), of
+//!
+//! | fragment | matrices, by their first line and depth |
+//! |---|---|
+//! | first  | (0, 0), (8, 0), (0, 4), (8, 4) |
+//! | second | (0, 0), (0, 4) |
+//!
+//! Factors of bf16 are rounded on their way, element by element, and loaded so.
+
+use crate::kernel::{
+    BufferId, Expr, Extents, Fragment, Index, Kernel, LoopKind, Memory, Rounding, Stmt, Var,
+};
+
+/// Elements of a row of a matrix: 16 bytes.
+pub const ROW: i64 = 4;
+
+/// Two loops that store a matrix of a factor from shared memory, where a row of it lies in one piece.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MatrixLoad<'k> {
+    pub fragment: Fragment,
+    /// The fragment buffer, and the element.
+    pub to: (BufferId, &'k [Index]),
+    /// The shared buffer, and the element.
+    pub from: (BufferId, &'k [Index]),
+    /// The variable of rows of the first factor or columns of the second one, and that of what is summed over.
+    pub line: Var,
+    pub depth: Var,
+}
+
+impl<'k> MatrixLoad<'k> {
+    /// That of a loop over rows, if it is one.
+    pub fn of(
+        kernel: &Kernel,
+        extents: &Extents,
+        row: Var,
+        kind: LoopKind,
+        body: &'k [Stmt],
+    ) -> Option<MatrixLoad<'k>> {
+        let [Stmt::Loop { var: column, body, .. }] = body else { return None };
+        let [Stmt::Store { buffer, index, value: Expr::Load(from, at) }] = body.as_slice() else {
+            return None;
+        };
+        let (fragment, line, depth) = match kind {
+            LoopKind::Rows(f @ Fragment::First(Rounding::Tf32)) => (f, row, *column),
+            LoopKind::Rows(f @ Fragment::Second(Rounding::Tf32)) => (f, *column, row),
+            _ => return None,
+        };
+        let flat = kernel.flat(*from, at);
+        let first = flat.with_known(&|v| (v == depth).then_some(0), extents);
+        let fits = kernel.buffer_of(*from).memory == Memory::Shared
+            && flat.stride_of(depth) == Some(1)
+            && flat.stride_of(line).is_some()
+            && first.is_multiple_of(ROW);
+        fits.then_some(MatrixLoad { fragment, to: (*buffer, index), from: (*from, at), line, depth })
+    }
+
+    /// The lines of its matrices. A lane gives the place of the line of its number modulo this, at the depth of four times
+    /// the rest, which is 0 or 1; of what is past that nobody takes note.
+    pub fn lanes(&self) -> usize {
+        self.fragment.shape()[if matches!(self.fragment, Fragment::First(_)) { 0 } else { 1 }]
+    }
+}
+
+/// All of a kernel's.
+pub fn loads<'k>(kernel: &'k Kernel, extents: &Extents) -> Vec<MatrixLoad<'k>> {
+    let mut out = vec![];
+    collect(kernel, extents, &kernel.body, &mut out);
+    out
+}
+
+fn collect<'k>(kernel: &Kernel, extents: &Extents, body: &'k [Stmt], out: &mut Vec<MatrixLoad<'k>>) {
+    for s in body {
+        match s {
+            Stmt::Loop { var, kind, body } => match MatrixLoad::of(kernel, extents, *var, *kind, body) {
+                Some(load) => out.push(load),
+                None => collect(kernel, extents, body, out),
+            },
+            Stmt::If { body, .. } => collect(kernel, extents, body, out),
+            Stmt::Store { .. } | Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
+        }
+    }
+}
