@@ -100,8 +100,13 @@ impl Builder<'_> {
             let v = b.shared(DType::F32, v);
             b.assign(&sum, fma(v.clone(), v, sum.get()));
         });
-        let scale = fma(f32(l.alpha / l.size as f64), sum.get(), f32(l.k));
         let value = self.value(x, index);
+        self.normalised(l, value, sum.get())
+    }
+
+    /// A value, divided by the power of the sum of the squares around it.
+    pub(super) fn normalised(&mut self, l: &LocalResponseNorm, value: Expr, sum: Expr) -> Expr {
+        let scale = fma(f32(l.alpha / l.size as f64), sum, f32(l.k));
         // AlexNet's beta is 3/4: two square roots are a fraction of a power.
         let power = if l.beta == 0.75 {
             let root = unary(UnOp::Sqrt, scale);

@@ -8,6 +8,7 @@ use super::builder::{Operand, Scope};
 use super::elements::Elements;
 use super::elementwise::{is_elementwise, is_movement, sizes};
 use super::linear::Linear;
+use super::local_norm::LocalNorm;
 use super::matmul::MatMul;
 use super::pool_blocked::Pooling;
 use super::pool_scatter::PoolScatter;
@@ -144,6 +145,10 @@ impl<'a> Lowering<'a> {
             Op::MaxPool2d(_) | Op::AvgPool2d(_) => {
                 let filled = self.filled(scope, out)?;
                 Pooling { name, anchor, result, out, lanes }.kernel(&filled)
+            }
+            Op::LocalResponseNorm(_) => {
+                let filled = self.filled(scope, out)?;
+                LocalNorm { name, anchor, result, out, lanes }.kernel(&filled)
             }
             Op::MaxPool2dGrad(_) | Op::AvgPool2dGrad(_) => {
                 PoolScatter { name, anchor, result, out, lanes }.kernel(scope)

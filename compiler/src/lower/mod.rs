@@ -26,6 +26,7 @@ mod generic;
 pub mod gpu;
 mod group;
 mod linear;
+mod local_norm;
 mod matmul;
 mod pool;
 mod pool_blocked;

@@ -234,6 +234,23 @@ fn normalisations() {
     }
 }
 
+/// Over blocks of channels, full ones and others, with windows of all kinds, and work after it.
+#[test]
+fn local_response_norms() {
+    for (channels, size, beta) in
+        [(16, 5, 0.75), (20, 3, 0.5), (6, 5, 0.75), (33, 4, 0.75), (40, 1, 0.75), (8, 17, 0.75)]
+    {
+        let mut net = Net::new(channels as u64);
+        let x = net.input(&[2, 3, 4, 5]);
+        let x = net.conv(x, channels, [3, 3], same());
+        let lrn = LocalResponseNorm { size, alpha: 0.5, beta, k: 2.0 };
+        let y = net.op(Op::LocalResponseNorm(lrn), &[x]);
+        let y = net.op(Op::Unary(Unary::Tanh), &[y]);
+        net.output(y);
+        check(&net);
+    }
+}
+
 #[test]
 fn softmaxes() {
     for (sizes, axis) in [(vec![3, 10], 1), (vec![2, 5, 4], 1), (vec![7], 0), (vec![2, 16, 2, 3], 1)] {
