@@ -97,6 +97,43 @@ fn a_training_step() {
     check_step_with(STEP, GpuOptions::default());
 }
 
+/// With strides, a product for each remainder of the pixels: kernels smaller and larger than the stride, borders.
+#[test]
+fn transposed_convolutions_with_strides() {
+    for (channels, layer) in [
+        (16, "conv_transpose(12, 3, stride = 2, pad = 1, output_pad = 1) -> relu"),
+        (6, "conv_transpose(9, 5, stride = 3, pad = 2)"),
+        (10, "conv_transpose(8, 2, stride = 3, output_pad = 1) -> sigmoid"),
+        (32, "conv_transpose(20, 4, stride = 2, dilation = 3, bias = false)"),
+    ] {
+        let body = format!("    output y = x -> conv({channels}, 1) -> {layer}");
+        check_net_with(&net("N, 3, 5, 4", &body), TF32);
+        check_net_with(&net("N, 3, 5, 4", &body), STRICT);
+    }
+}
+
+/// A 1x1 convolution with a stride leaves pixels out: their gradient is that of the other branch.
+const DOWN: &str = "use std.vision
+net down {
+    input x: f32[N, 3, 9, 8]
+    let f = x -> conv(16, 3, pad = 1) -> relu
+    let y1 = f -> conv(20, 1, stride = 2)
+    let y2 = f -> conv(20, 3, stride = 2, pad = 1)
+    output y = y1 + y2 -> relu -> global_avgpool -> dense(3)
+    train {
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1, momentum = 0.9)
+    }
+}
+";
+
+#[test]
+fn gradients_of_convolutions_with_strides() {
+    check_step_with(DOWN, STRICT);
+    check_step_with(DOWN, TF32);
+}
+
 /// How often a kernel's threads copy one, two and four elements to shared memory.
 fn copies(kernel: &Kernel) -> [u64; 3] {
     fn block(kernel: &Kernel, body: &[Stmt], times: u64, out: &mut [u64; 3]) {

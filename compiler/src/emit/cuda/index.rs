@@ -12,7 +12,7 @@ use super::expr::in_registers;
 use super::function::{Binding, Emitter, accesses};
 use super::text::Class;
 use crate::kernel::index::Atom;
-use crate::kernel::{BufferId, Expr, Extents, Guard, Index, Kernel, Stmt, Var};
+use crate::kernel::{BufferId, Expr, Extents, Guard, Index, Joint, Kernel, LoopKind, Stmt, Var};
 
 /// Values known in a region of code and the regions inside it.
 #[derive(Default)]
@@ -224,17 +224,42 @@ impl Emitter<'_> {
     /// Computes the addresses and sums that a region needs, as far as the variables that are bound by
     /// now say, so that loops inside do not compute them again and again.
     pub fn hoist(&mut self, body: &[Stmt]) {
-        for (buffer, index) in accesses(body) {
-            if !in_registers(self.kernel.buffer_of(buffer).memory) {
-                let sum = self.bound_part(&joined(self.resolve(&self.kernel.flat(buffer, index))));
-                self.address(buffer, &sum);
+        self.hoist_bound(&accesses(body), &guards_in(body));
+        self.hoist_copies(body);
+    }
+
+    fn hoist_bound(&mut self, accesses: &[(BufferId, &[Index])], guards: &[&Guard]) {
+        for (buffer, index) in accesses {
+            if !in_registers(self.kernel.buffer_of(*buffer).memory) {
+                let sum = self.bound_part(&joined(self.resolve(&self.kernel.flat(*buffer, index))));
+                self.address(*buffer, &sum);
             }
         }
-        for guard in guards_in(body) {
+        for guard in guards {
             let (sum, _) = guarded_sum(&self.resolve(&guard.0));
             let sum = self.bound_part(&sum);
             if !sum.terms.is_empty() {
                 self.sum_value(&sum);
+            }
+        }
+    }
+
+    /// Likewise for every copy of loops that are written out: of where it reads, each has its own row and column.
+    fn hoist_copies(&mut self, body: &[Stmt]) {
+        for s in body {
+            match s {
+                Stmt::Loop { var, kind: LoopKind::Unroll, body } if has_copies(body) => {
+                    for k in 0..self.extents[var.0 as usize] {
+                        self.vars[var.0 as usize] = Binding::Known(k as i64);
+                        self.hoist_copies(body);
+                    }
+                    self.vars[var.0 as usize] = Binding::Unbound;
+                }
+                Stmt::Loop { body, .. } | Stmt::If { body, .. } => self.hoist_copies(body),
+                Stmt::Joint(copy @ Joint::Copy { .. }) => {
+                    self.hoist_bound(&copy.accesses(), &copy.guards().iter().collect::<Vec<_>>());
+                }
+                _ => {}
             }
         }
     }
@@ -279,6 +304,15 @@ fn guarded_sum(i: &Index) -> (Index, bool) {
     sum.constant = 0;
     let is_negated = sum.terms.values().next().is_some_and(|&c| c < 0);
     (if is_negated { sum * -1 } else { sum }, is_negated)
+}
+
+/// True if there are copies to shared memory among the statements.
+fn has_copies(body: &[Stmt]) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Loop { body, .. } | Stmt::If { body, .. } => has_copies(body),
+        Stmt::Joint(joint) => matches!(joint, Joint::Copy { .. }),
+        _ => false,
+    })
 }
 
 /// All guards of statements and expressions.

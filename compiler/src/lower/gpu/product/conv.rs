@@ -3,8 +3,8 @@
 //! from where it lies.
 //!
 //! Transposed convolutions and the gradient of a convolution's input are the same over the pixels that they
-//! write: what they read is `(pixel + padding - place) / stride`, where that is a whole number. The gradient of
-//! the weights sums over pixels: rows are output channels, columns are places of the kernel and input channels.
+//! write: what they read is `(pixel + padding - place) / stride`, where that is a whole number ([`remainders`] has
+//! a product for each remainder where it pays). The gradient of the weights sums over pixels: rows are output channels, columns are places of the kernel and input channels.
 //!
 //! With channels last, both factors lie along what is summed over: a pixel's channels, and weights that are
 //! brought into that order before ([`Lowering::repacked`]: once, where they are known). Where channels are whole steps,
@@ -14,6 +14,7 @@
 //! Row-major is what has few channels, a picture: it is read as it lies.
 
 mod picture;
+mod remainders;
 
 use super::factor::{At, Element, Factor, wide};
 use super::result::digits;
@@ -57,6 +58,14 @@ impl<'a> Lowering<'a> {
             }
             op => match Slide::of(op) {
                 Some(slide) if slide.conv.groups == 1 => {
+                    let bias = operands.get(2).copied();
+                    let wanted = remainders::Wanted { name, anchor, results, shape: &shape, bias };
+                    let weight = (&x, operands[1], w.shape.as_slice());
+                    if x.layout == Layout::ChannelsLast
+                        && let Some(kernels) = self.by_remainders(scope, &wanted, &slide, weight)?
+                    {
+                        return Ok(Some(kernels));
+                    }
                     self.conv_parts(&shape, &slide, x, w, operands[1])?
                 }
                 _ => None,

@@ -124,6 +124,7 @@ impl Product<'_> {
         self.block(&mut b, |b, work, [row, column], sum| {
             let index = self.result.index(&work.batch, row, column, b.extents());
             let inside = inside(&index, &self.result.shape, b);
+            let index = self.result.spread(&index);
             b.when(inside, |b| self.finish(b, &index, [row, column], sum));
         });
         finished(b)
@@ -159,7 +160,7 @@ impl Product<'_> {
             let part = b.load(parts, "parts", &[p, batch, row.clone(), column.clone()]);
             b.assign(&total, add(total.get(), part));
         });
-        self.finish(&mut b, &index, [&row, &column], total.get());
+        self.finish(&mut b, &self.result.spread(&index), [&row, &column], total.get());
         finished(b)
     }
 

@@ -11,6 +11,8 @@ pub(in crate::lower::gpu) struct Result2d {
     /// Each from the slowest on.
     pub rows: Vec<usize>,
     pub columns: Vec<usize>,
+    /// Where it lies in what the kernel writes: along every dimension the first one, and how far they are apart.
+    pub spread: Vec<(usize, usize)>,
     batch: Range<usize>,
 }
 
@@ -18,7 +20,14 @@ impl Result2d {
     /// The dimensions before the first row and column are those of the batch.
     pub fn new(shape: &[usize], rows: &[usize], columns: &[usize]) -> Result2d {
         let batch = rows.iter().chain(columns).min().copied().unwrap_or_default();
-        Result2d { shape: shape.to_vec(), rows: rows.to_vec(), columns: columns.to_vec(), batch: 0..batch }
+        let (rows, columns, spread) = (rows.to_vec(), columns.to_vec(), vec![(0, 1); shape.len()]);
+        Result2d { shape: shape.to_vec(), rows, columns, spread, batch: 0..batch }
+    }
+
+    /// The place of an element in what the kernel writes.
+    pub fn spread(&self, index: &[Index]) -> Vec<Index> {
+        let along = |(i, &(first, step)): (&Index, &(usize, usize))| i.clone() * step as i64 + first;
+        index.iter().zip(&self.spread).map(along).collect()
     }
 
     /// Sizes of the dimensions that count matrices.
