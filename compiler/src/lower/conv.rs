@@ -4,9 +4,10 @@
 //! Small depthwise convolutions have [loops of their own](super::conv_depthwise), which the 1x1 convolution after
 //! them may [take into its tasks](super::separable). A task of all others is an
 //! image, some rows of the result and some groups of blocks ([how much](super::conv_split)):
-//! 1. The input rows it needs are [staged](super::conv_stage) in scratch with their padding, so
-//!    that borders cost the inner loops nothing. Without padding the input is read where it is; a
-//!    1x1 convolution even takes all pixels as one row.
+//! 1. Input in blocks of channels is read where it is, and what would be outside of it is [left
+//!    out](super::conv_border); a 1x1 convolution even takes all pixels as one row. Of a padded input in rows (a
+//!    picture) the rows that are needed are [staged](super::conv_stage) in scratch with their padding, so that borders
+//!    cost the inner loops nothing.
 //! 2. For every group and every [tile](super::conv_tile) of pixels the sums are held in registers;
 //!    between parts of the input channels they wait in scratch.
 //! 3. Elementwise work follows in registers, then the store. With a pooling in the group the rows
@@ -52,7 +53,7 @@ pub(super) struct ConvGroup<'a> {
 pub(super) enum Source {
     /// A scratch buffer `[C/b, rows, columns, b]`.
     Staged(BufferId),
-    /// The input itself: nothing is padded.
+    /// The input itself.
     Direct(BufferId),
 }
 
@@ -142,7 +143,7 @@ impl ConvGroup<'_> {
             partial: None,
             comb,
         };
-        if g.taps.padded {
+        if g.stages {
             task.source = Source::Staged(self.stage_buffer(&mut b));
         }
         if g.chunk < g.in_blocks {

@@ -80,6 +80,7 @@ impl<'a> Lowering<'a> {
             input: [x.shape[1], x.shape[2], x.shape[3]],
             output: [conv_shape[1], taps.grid[0], taps.grid[1]],
             rows: if pool.is_some() { out.shape[2] } else { taps.grid[0] },
+            stages: taps.padded,
             taps,
             in_block: if x.layout == Layout::Plain { 1 } else { block },
             block,

@@ -20,7 +20,7 @@
 //!
 //! Of a transposed convolution, rows and columns are those of the [grid](super::conv_taps) that its combs share.
 
-use super::conv_taps::{Comb, Taps};
+use super::conv_taps::{Axis, Comb, Taps};
 use crate::graph::op::Window;
 
 /// Which input channels an output channel sums over.
@@ -51,6 +51,9 @@ pub(super) struct Problem<'a> {
     pub output: [usize; 3],
     /// Rows of the result: those of the grid, or of the pooling.
     pub rows: usize,
+    /// Whether the input is copied to scratch, with zeros where it is padded. If it is padded and not copied,
+    /// [borders are left out](super::conv_border).
+    pub stages: bool,
     /// Input channels in a block, or 1 of a plain input.
     pub in_block: usize,
     /// Output channels in a block.
@@ -158,6 +161,8 @@ pub(super) struct Geometry {
     pub conv_rows: usize,
     /// Rows and columns of the input that a task reads, padding included.
     pub staged: [usize; 2],
+    /// Whether they are copied to scratch.
+    pub stages: bool,
     /// What it takes, by the model.
     pub cycles: f64,
 }
@@ -250,9 +255,19 @@ impl Problem<'_> {
             Form::Depthwise => 1,
         };
         let blocks = (self.output[0] / groups).div_ceil(self.block);
-        let cuts = self.tiles(blocks).into_iter().map(|tile| self.cut(tile, [groups, blocks]));
+        let cuts = self.tiles(blocks).into_iter().map(|tile| {
+            let apart = self.without_copies().map(|problem| problem.cut(tile, [groups, blocks]));
+            let apart = apart.filter(Geometry::leaves_borders_out);
+            apart.unwrap_or_else(|| self.cut(tile, [groups, blocks]))
+        });
         let best = cuts.reduce(|a, b| if b.cycles < a.cycles { b } else { a });
         best.unwrap_or_else(|| self.cut(ONE_SUM, [groups, blocks]))
+    }
+
+    /// The same with the input read where it lies, if it is padded and its channels are in blocks.
+    fn without_copies(&self) -> Option<Problem<'_>> {
+        let fits = self.stages && self.form == Form::Dense && self.in_block > 1;
+        fits.then(|| Problem { stages: false, ..self.clone() })
     }
 
     /// The cheapest cut with a tile; `groups` of the convolution's, of so many `blocks` of output channels.
@@ -279,6 +294,7 @@ impl Problem<'_> {
             by_rows: self.is_by_rows(),
             conv_rows: 0,
             staged: [0; 2],
+            stages: self.stages,
             cycles: 0.0,
         };
         self.choose_chunk(&mut g);
@@ -366,14 +382,14 @@ impl Problem<'_> {
         let steps = self.comb_steps(comb);
         let vectors = 4 * tile.vectors * self.lanes;
         let near = if steps * vectors > FIRST_BYTES { vectors as f64 / SECOND_RATE } else { 0.0 };
-        let steps = steps as f64;
+        let steps = steps as f64 * self.share_inside(comb);
         let one = |pixels: usize| {
             let (sums, loads) = (pixels * tile.vectors, pixels + tile.vectors);
             let step = (sums.max(loads).max(8) as f64 / 2.0).max(near);
             // Start and store.
             steps * step + 2.0 * sums as f64 + 20.0
         };
-        if width <= tile.pixels / 2 && self.rows_align() {
+        if width <= tile.pixels / 2 && self.rows_align() && !self.has_borders() {
             let rows = (tile.pixels / width).min(height);
             let rest = match height % rows {
                 0 => 0.0,
@@ -444,7 +460,7 @@ impl Problem<'_> {
         };
         let partial = conv_rows * g.conv[1] * task_groups * g.tile.blocks * self.block;
         let made_fits = self.made.is_none_or(|made| made.row_bytes * rows <= MADE_BYTES);
-        let staged_fits = !self.taps.padded || 4 * channels * staged <= most;
+        let staged_fits = !self.stages || 4 * channels * staged <= most;
         made_fits && staged_fits && (g.chunk == g.in_blocks || 4 * partial <= PARTIAL_BYTES)
     }
 
@@ -463,7 +479,7 @@ impl Problem<'_> {
             Form::Depthwise => task_groups * self.block,
         };
         let (input, weights) = (4 * read * channels, 4 * self.steps() * self.output[0]);
-        let stage = if self.taps.padded { (input * group_tasks) as f64 / STAGE_RATE } else { 0.0 };
+        let stage = if self.stages { (input * group_tasks) as f64 / STAGE_RATE } else { 0.0 };
         let input = row_tasks as f64 * (stage + passed(input, group_tasks, g.by_rows));
         let weights = passed(weights, row_tasks, !g.by_rows && group_tasks > 1);
         let moved = self.images.max(1) as f64 * (input + weights);
@@ -490,8 +506,25 @@ impl Problem<'_> {
 
     /// Rows of a tile: several where a row is too short for one, and all tasks have whole rows.
     fn tile_rows(&self, g: &Geometry) -> usize {
-        let even = self.rows_align() && self.taps.rows_are_even() && g.rows.is_multiple_of(g.task_rows);
+        let even = self.rows_align()
+            && !self.has_borders()
+            && self.taps.rows_are_even()
+            && g.rows.is_multiple_of(g.task_rows);
         if even { (g.tile.pixels / g.conv[1]).clamp(1, g.conv_rows) } else { 1 }
+    }
+
+    /// True if the input is padded and read where it lies.
+    fn has_borders(&self) -> bool {
+        self.taps.padded && !self.stages
+    }
+
+    /// The share of the multiply-adds of a comb that is left where those outside of the image are left out.
+    fn share_inside(&self, comb: &Comb) -> f64 {
+        if !self.has_borders() {
+            return 1.0;
+        }
+        let along = |axis: &Axis, d: usize| axis.share_inside(self.input[1 + d], self.taps.before[d]);
+        along(&comb.rows, 0) * along(&comb.columns, 1)
     }
 
     /// Rows of the convolution under that many rows of the result.

@@ -233,6 +233,18 @@ impl Axis {
         output * self.stride as i64 + t.clone() * self.input_step + self.input
     }
 
+    /// Whether the input of an output at a tap is one of `size`, of which so many rows (columns) of zeros come before.
+    pub fn is_inside(&self, [output, tap]: [usize; 2], size: usize, before: usize) -> bool {
+        let at = (output * self.stride + self.input) as i64 + tap as i64 * self.input_step;
+        (before as i64..(before + size) as i64).contains(&at)
+    }
+
+    /// The share of all outputs' taps that are.
+    pub fn share_inside(&self, size: usize, before: usize) -> f64 {
+        let inside = |o: usize| (0..self.taps).filter(|&t| self.is_inside([o, t], size, before)).count();
+        (0..self.size).map(inside).sum::<usize>() as f64 / (self.size * self.taps).max(1) as f64
+    }
+
     /// Where an output lies in the result.
     pub fn output(&self, output: Index) -> Index {
         output * self.spacing as i64 + self.origin

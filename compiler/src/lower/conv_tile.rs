@@ -1,14 +1,15 @@
 //! The inner loops of a convolution: a tile of pixels by vectors of output channels in registers
 //! ([how many](super::conv_split)).
 
+use std::ops::Range;
+
 use nnc_runtime::DType;
 
 use super::access::position;
 use super::builder::Builder;
 use super::conv::{Chunk, ConvGroup, Form, Outputs, Source, Task};
 use super::conv_ahead::{Ahead, Part};
-use super::conv_split::tiles;
-use super::conv_taps::Comb;
+use super::conv_border::{Span, Tiles};
 use super::elementwise::{f32, fma};
 use crate::graph::{Layout, NodeId};
 use crate::kernel::{BufferId, Expr, Guard, Index, LoopKind, Memory};
@@ -158,8 +159,8 @@ impl ConvGroup<'_> {
     ) {
         let g = &self.geometry;
         let width = task.comb.columns.size;
-        let cut = tiles(width, g.tile.pixels);
-        let in_row: usize = cut.iter().map(|(count, _)| count).sum();
+        let cut = g.row_of_tiles(&task.comb);
+        let in_row: usize = cut.iter().map(|tiles| tiles.count).sum();
         let of = g.conv_rows.div_ceil(g.tile.rows) * in_row;
         let mut tile = |b: &mut Builder, number: Index, column: Index, pixels: usize| {
             let registers = self.registers(b, pixels);
@@ -170,11 +171,8 @@ impl ConvGroup<'_> {
         if rows > 1 {
             return tile(b, Index::default(), Index::default(), width * rows);
         }
-        let (mut first, mut before) = (0, 0);
-        for (count, pixels) in cut {
-            b.serial("t", count, |b, t| tile(b, t.clone() + before, t * pixels as i64 + first, pixels));
-            first += count * pixels;
-            before += count;
+        for Tiles { column, number, count, pixels } in cut {
+            b.serial("t", count, |b, t| tile(b, t.clone() + number, t * pixels as i64 + column, pixels));
         }
     }
 
@@ -368,21 +366,28 @@ impl Tile<'_> {
         let lines = ahead.map_or(0, |a| a.lines / parts);
         let pieces = lines.clamp(1, unrolled);
         let steps = unrolled / pieces;
+        let spans = self.group.spans(b, &self.task.comb, &self.column, self.pixels);
         b.serial("kh", kernel_h, |b, kh| {
-            b.repeat(columns, "kw", kernel_w, |b, kw| {
-                b.serial("ib", parts, |b, part| {
-                    b.unroll("f", pieces, |b, piece| {
-                        let piece = part * pieces as i64 + piece;
-                        if let Some(ahead) = ahead {
-                            let some = (piece.clone() * (lines / pieces) as i64, lines / pieces);
-                            self.group.fetch(b, ahead, [ic, &kh, &kw], some);
-                        }
-                        b.unroll("i", steps, |b, i| {
-                            let i = piece * steps as i64 + i;
-                            self.step(b, [ic, &kh, &kw, &i]);
+            let inside = self.group.rows_inside(b, &self.input_row(&Index::default(), &kh));
+            b.when(inside, |b| {
+                for Span { taps, pixels: reached } in &spans {
+                    b.repeat(columns, "kw", taps.len(), |b, kw| {
+                        let kw = kw + taps.start;
+                        b.serial("ib", parts, |b, part| {
+                            b.unroll("f", pieces, |b, piece| {
+                                let piece = part * pieces as i64 + piece;
+                                if let Some(ahead) = ahead {
+                                    let some = (piece.clone() * (lines / pieces) as i64, lines / pieces);
+                                    self.group.fetch(b, ahead, [ic, &kh, &kw], some);
+                                }
+                                b.unroll("i", steps, |b, i| {
+                                    let i = piece * steps as i64 + i;
+                                    self.step(b, reached, [ic, &kh, &kw, &i]);
+                                });
+                            });
                         });
                     });
-                });
+                }
             });
         });
     }
@@ -399,13 +404,14 @@ impl Tile<'_> {
     }
 
     /// The multiply-adds of one input channel at one place of the kernel.
-    fn step(&self, b: &mut Builder, [ic, kh, kw, i]: [&Index; 4]) {
+    fn step(&self, b: &mut Builder, pixels: &Range<usize>, [ic, kh, kw, i]: [&Index; 4]) {
         self.load_weights(b, [ic, kh, kw, i]);
         let channel = match self.task.source {
             Source::Staged(_) => ic.clone(),
             Source::Direct(_) => self.task.first_in.clone() + self.chunk.first.clone() + ic.clone(),
         };
-        b.unroll("p", self.pixels, |b, p| {
+        b.unroll("p", pixels.len(), |b, p| {
+            let p = p + pixels.start;
             let x = self.input(b, &p, [&channel, kh, kw, i]);
             if let Some(xs) = self.registers.x {
                 b.vector(self.group.lanes, |b, lane| b.store(xs, vec![lane], x.clone()));
@@ -427,19 +433,28 @@ impl Tile<'_> {
         sums.set(b, v, lane, fma(x, w, sum));
     }
 
+    /// The row of the input for a row of the tile, counted from the first one that is staged, or in the image.
+    fn input_row(&self, row_in_tile: &Index, kh: &Index) -> Index {
+        let rows = self.task.comb.rows;
+        let row = self.row.clone() + row_in_tile.clone();
+        match self.task.source {
+            Source::Staged(_) => rows.input(row, kh),
+            Source::Direct(_) => {
+                let row = self.task.first_conv_row.clone() + row;
+                rows.input(row, kh) - self.group.geometry.taps.before[0]
+            }
+        }
+    }
+
     /// The input of pixel `p` of the tile.
     fn input(&self, b: &Builder, p: &Index, [ic, kh, kw, i]: [&Index; 4]) -> Expr {
-        let Comb { rows, columns } = self.task.comb;
         let [row_in_tile, column] = self.place(b, p);
-        let column = columns.input(column, kw);
-        let row = self.row.clone() + row_in_tile;
+        let column = self.task.comb.columns.input(column, kw);
+        let row = self.input_row(&row_in_tile, kh);
         match self.task.source {
-            Source::Staged(x) => {
-                let row = rows.input(row, kh);
-                Expr::Load(x, vec![ic.clone(), row, column, i.clone()])
-            }
+            Source::Staged(x) => Expr::Load(x, vec![ic.clone(), row, column, i.clone()]),
             Source::Direct(x) => {
-                let row = rows.input(self.task.first_conv_row.clone() + row, kh);
+                let column = column - self.group.geometry.taps.before[1];
                 let mut at = vec![self.task.n.clone(), ic.clone(), row, column];
                 if matches!(self.group.x.layout, Layout::Blocked(_)) {
                     at.push(i.clone());

@@ -12,6 +12,7 @@ pub mod algorithm;
 mod builder;
 mod conv;
 mod conv_ahead;
+mod conv_border;
 mod conv_depthwise;
 mod conv_generic;
 mod conv_pack;

@@ -192,7 +192,7 @@ impl Separable<'_> {
             partial: None,
             comb,
         };
-        if g.taps.padded {
+        if g.stages {
             task.source =
                 Source::Staged(b.kernel.buffer("image", DType::F32, &first.stage_shape(), Memory::Scratch));
         }
