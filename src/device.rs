@@ -192,7 +192,7 @@ pub(crate) fn launch_times(program: &Program, times: LaunchTimes) -> Vec<LaunchT
             layer: launch.layer.clone(),
             location: launch.location.clone(),
             flops: kernel.flops,
-            bytes: kernel.bytes,
+            bytes: program.bytes_of(launch),
             time,
         }
     };

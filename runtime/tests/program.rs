@@ -22,6 +22,19 @@ fn seal(bytes: &mut [u8]) {
 }
 
 #[test]
+fn each_byte_counts_once() {
+    let mut p = sum();
+    let bytes = 4 * common::N as u64;
+    assert_eq!(p.bytes_of(&p.launches[0]), 3 * bytes);
+    p.launches[0].args[1] = p.launches[0].args[0].clone();
+    assert_eq!(p.bytes_of(&p.launches[0]), 2 * bytes, "read twice");
+    p.kernels[0].params[2].access = Access::ReadWrite;
+    assert_eq!(p.bytes_of(&p.launches[0]), 3 * bytes, "read and written");
+    p.kernels[0].params[2].bytes = usize::MAX;
+    assert_eq!(p.bytes_of(&p.launches[0]), u64::MAX, "a lie in a file");
+}
+
+#[test]
 fn round_trip() {
     let mut p = sum();
     p.parameters[0].init = Initializer::Uniform { low: 0.1, high: 1.0 / 3.0 };

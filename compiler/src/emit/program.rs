@@ -1,8 +1,6 @@
 //! From kernels, a plan and code to the program that the runtime loads.
 
-use nnc_runtime::program::{
-    Access, Argument, GPU_ARCHITECTURE, Grid, Kernel, Launch, ParamSpec, Program, Storage,
-};
+use nnc_runtime::program::{Argument, GPU_ARCHITECTURE, Grid, Kernel, Launch, ParamSpec, Program, Storage};
 
 use super::cpu::{EmitError, EmitOptions, compile};
 use super::cuda::{self, Ptx};
@@ -94,7 +92,11 @@ fn assemble(module: &Module, plan: &Plan, kernels: Vec<Kernel>, code: Vec<u8>) -
 /// What does not depend on the code.
 fn describe(k: &kernel::Kernel, i: usize) -> Kernel {
     let spec = |b: &kernel::Buffer| match b.memory {
-        Memory::Global(access) => Some(ParamSpec { access, extent_bytes: b.extent() * b.dtype.size() }),
+        Memory::Global(access) => {
+            let elements: usize = b.shape.iter().product();
+            let [extent_bytes, bytes] = [b.extent(), elements].map(|n| n * b.dtype.size());
+            Some(ParamSpec { access, extent_bytes, bytes })
+        }
         _ => None,
     };
     Kernel {
@@ -104,15 +106,8 @@ fn describe(k: &kernel::Kernel, i: usize) -> Kernel {
         scratch_bytes: 0,
         code_offset: 0,
         flops: k.flops,
-        bytes: k.params().map(moved).sum(),
         grid: None,
     }
-}
-
-/// Bytes of an argument that are read, and written.
-fn moved(b: &kernel::Buffer) -> u64 {
-    let times = if b.memory == Memory::Global(Access::ReadWrite) { 2 } else { 1 };
-    (times * b.shape.iter().product::<usize>() * b.dtype.size()) as u64
 }
 
 fn storages(module: &Module, plan: &Plan) -> Vec<Storage> {

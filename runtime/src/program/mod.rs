@@ -151,6 +151,9 @@ pub struct ParamSpec {
     pub access: Access,
     /// Bytes reached from element 0: every access of the kernel was proved to lie below.
     pub extent_bytes: usize,
+    /// Bytes of its elements, for reports: fewer, where they have gaps.
+    #[serde(default)]
+    pub bytes: usize,
 }
 
 /// One compiled kernel.
@@ -174,9 +177,6 @@ pub struct Kernel {
     pub code_offset: usize,
     /// Floating-point operations a launch, for reports.
     pub flops: u64,
-    /// Bytes of what a launch reads and of what it writes, each once, for reports.
-    #[serde(default)]
-    pub bytes: u64,
     /// How it is launched, if it is a GPU's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grid: Option<Grid>,
@@ -265,6 +265,22 @@ pub struct Program {
 }
 
 impl Program {
+    /// Bytes of what a launch reads and of what it writes, each once, for reports.
+    pub fn bytes_of(&self, launch: &Launch) -> u64 {
+        let (mut read, mut sum) = (vec![], 0u64);
+        for (argument, param) in launch.args.iter().zip(&self.kernels[launch.kernel].params) {
+            // Weights come twice where they are multiplied by and fetched ahead.
+            if param.access != Access::Write && !read.contains(&argument) {
+                read.push(argument);
+                sum = sum.saturating_add(param.bytes as u64);
+            }
+            if param.access != Access::Read {
+                sum = sum.saturating_add(param.bytes as u64);
+            }
+        }
+        sum
+    }
+
     /// True if it is made for a GPU.
     pub fn is_for_gpu(&self) -> bool {
         self.architecture == GPU_ARCHITECTURE
