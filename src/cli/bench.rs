@@ -98,7 +98,9 @@ pub fn run(args: &Args) -> Outcome {
         subject = Subject::inference(&network)?;
     }
     if args.profile {
-        let profile = profile(&mut subject, args.runs, Roofline::of(&options)?)?;
+        // Where there is no memory to measure it, there are no shares.
+        let roofline = Roofline::of(&options).ok().flatten();
+        let profile = profile(&mut subject, args.runs, roofline)?;
         drop(progress);
         return terminal::print(&profile.to_string());
     }

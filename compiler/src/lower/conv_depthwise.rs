@@ -9,6 +9,7 @@ use nnc_runtime::program::Access;
 
 use super::builder::{Builder, Scope, is_vectorisable};
 use super::conv::{ConvGroup, Form};
+use super::conv_split::keeps_to_rows;
 use super::conv_split::tiles;
 use super::conv_taps::Slide;
 use super::conv_tile::Sums;
@@ -220,7 +221,7 @@ fn comes_by_rows(graph: &Graph, anchor: NodeId) -> bool {
         let op = &graph.node(id).op;
         if Slide::of(op).is_some() {
             let images = sizes(graph.node(id))[0].max(1);
-            return size(operands[1]) <= (size(operands[0]) + size(id)) / images;
+            return keeps_to_rows(size(operands[1]), (size(operands[0]) + size(id)) / images);
         }
         match operands.first() {
             Some(&first) if is_elementwise(op) => id = first,

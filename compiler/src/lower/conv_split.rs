@@ -236,6 +236,12 @@ pub(super) fn most_pixels(registers: usize, lanes: usize, vectors: usize) -> usi
     (registers.saturating_sub(vectors + inputs) / vectors).min(MOST_PIXELS)
 }
 
+/// Whether a core had better keep to some rows of a convolution than to some output channels: it reads what is larger,
+/// an image and its result or the weights, for itself.
+pub(super) fn keeps_to_rows(weights: usize, values: usize) -> bool {
+    weights <= values
+}
+
 /// Cycles in which some bytes come from the last cache that so many tasks read. They stay in a core's own cache if
 /// they fit: then they come once, or once for each of two cores where `one_core` does not have all these tasks.
 fn passed(bytes: usize, tasks: usize, one_core: bool) -> f64 {
@@ -317,11 +323,9 @@ impl Problem<'_> {
         g
     }
 
-    /// Whether a core had better keep to some rows than to some output channels: it reads what is larger, the
-    /// image and the result or the weights, for itself.
     fn is_by_rows(&self) -> bool {
         let size = |shape: &[usize; 3]| shape.iter().product::<usize>();
-        self.steps() * self.output[0] <= size(&self.input) + size(&self.output)
+        keeps_to_rows(self.steps() * self.output[0], size(&self.input) + size(&self.output))
     }
 
     /// The width of rows that a 1x1 convolution's pixels are best taken in; that of the image for all others.

@@ -7,14 +7,7 @@ use nnc_compiler::kernel::module::Role;
 use nnc_compiler::target::CpuTarget;
 use proptest::prelude::*;
 
-use crate::support::{Net, check, check_for, direct, module, same, target, text, window};
-
-/// A 1x1 convolution.
-const POINT: Conv2d = Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 };
-
-fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
-    [range.clone(), range]
-}
+use crate::support::{Net, POINT, check, check_for, direct, module, pair, same, target, text, window};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]

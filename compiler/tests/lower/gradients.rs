@@ -9,11 +9,7 @@ use nnc_compiler::graph::{Dim, NodeId, Op};
 use nnc_runtime::Tensor;
 use proptest::prelude::*;
 
-use crate::support::{Net, check};
-
-fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
-    [range.clone(), range]
-}
+use crate::support::{Net, check, pair};
 
 /// Adds an input of the shape that an operation on `x` has.
 fn gradient_of(net: &mut Net, op: Op, operands: &[NodeId]) -> NodeId {

@@ -19,6 +19,7 @@ use nnc_compiler::plan::{order, plan};
 use nnc_compiler::target::CpuTarget;
 use nnc_runtime::program::Initializer;
 use nnc_runtime::{DType, Executable, Pool, Tensor, TensorView, Trainable};
+use proptest::prelude::Strategy;
 
 use crate::gpu;
 
@@ -346,4 +347,12 @@ pub fn numbers(t: &Tensor) -> Vec<f64> {
         Tensor::F64(a) => a.iter().copied().collect(),
         _ => interpret::cells_of(t).iter().map(|&c| c as i32 as f64).collect(),
     }
+}
+
+/// A 1x1 convolution.
+pub const POINT: Conv2d = Conv2d { stride: [1; 2], padding: [0; 4], dilation: [1; 2], groups: 1 };
+
+/// Two numbers of a range.
+pub fn pair(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 2]> {
+    [range.clone(), range]
 }
