@@ -3,6 +3,7 @@
 
 mod assemble;
 mod block;
+mod costs;
 mod damaged;
 mod draw;
 mod golden;
@@ -14,3 +15,5 @@ mod products;
 mod ptxas;
 mod rows;
 mod text;
+#[path = "../common/traffic.rs"]
+mod traffic;

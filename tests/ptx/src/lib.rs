@@ -99,10 +99,44 @@ impl Module {
         shared_bytes: u32,
         args: &[Arg],
     ) -> Result<Stats, Error> {
+        let shape = run::Shape { grid, block, dynamic_shared: shared_bytes };
+        let all = 0..grid.map(u64::from).iter().product();
+        self.launch_some(memory, kernel, (shape, all), args)
+    }
+
+    /// Runs some blocks of a grid, by their numbers (`x` counts fastest), as if the others had no effect: to count what
+    /// they do, with [`Memory::hollow`] buffers.
+    ///
+    /// # Errors
+    /// As [`Module::launch`]; or if there is no such block.
+    pub fn sample(
+        &self,
+        memory: &mut Memory,
+        kernel: &str,
+        shape: ([u32; 3], [u32; 3], u32),
+        blocks: &[u64],
+        args: &[Arg],
+    ) -> Result<Stats, Error> {
+        let (grid, block, dynamic_shared) = shape;
+        let count: u64 = grid.map(u64::from).iter().product();
+        if let Some(number) = blocks.iter().find(|&&b| b >= count) {
+            let message = format!("block {number} of {count}");
+            return Err(Error::Launch { kernel: kernel.into(), message });
+        }
+        let shape = run::Shape { grid, block, dynamic_shared };
+        self.launch_some(memory, kernel, (shape, blocks.iter().copied()), args)
+    }
+
+    fn launch_some(
+        &self,
+        memory: &mut Memory,
+        kernel: &str,
+        blocks: (run::Shape, impl Iterator<Item = u64>),
+        args: &[Arg],
+    ) -> Result<Stats, Error> {
         let Some(found) = self.kernels.iter().find(|k| k.name == kernel) else {
             return Err(Error::NoKernel(kernel.into()));
         };
-        let shape = run::Shape { grid, block, dynamic_shared: shared_bytes };
-        run::launch(found, &self.lines, memory, shape, args, self.step_limit)
+        run::launch(found, &self.lines, memory, blocks, args, self.step_limit)
     }
 }

@@ -47,6 +47,9 @@ macro_rules! elements {
 
 elements!(u8, i8, u16, i16, u32, i32, u64, i64, f32, half::f16, half::bf16);
 
+/// What is read of a buffer that keeps nothing.
+const ZEROS: [u8; 16] = [0; 16];
+
 /// Which bytes were written.
 enum Written {
     All,
@@ -94,7 +97,11 @@ impl Written {
 
 struct Storage {
     name: String,
+    /// Its size; `data` has that many, unless nothing is kept.
+    bytes: usize,
     data: Vec<u8>,
+    /// What a hollow buffer is written to, and never read from.
+    sink: Option<Box<[u8; 16]>>,
     written: Written,
     shadow: Shadow,
     /// The last launches (by their first interval) that wrote it, and that read it by `ld.global.nc`.
@@ -117,10 +124,20 @@ impl Memory {
     }
 
     fn add(&mut self, name: &str, data: Vec<u8>, written: Written) -> Buffer {
-        let shadow = Shadow::default();
-        let name = name.to_string();
-        self.buffers.push(Storage { name, data, written, shadow, write_launch: 0, read_only_launch: 0 });
+        let bytes = data.len();
+        self.push(Storage::new(name.to_string(), bytes, data, written))
+    }
+
+    fn push(&mut self, storage: Storage) -> Buffer {
+        self.buffers.push(storage);
         Buffer(self.buffers.len() as u32 - 1)
+    }
+
+    /// A buffer of this many bytes that keeps nothing: it takes no memory, reads as zeros, and nobody looks for races in
+    /// it. What remains are the checks of bounds and alignment, and [`Stats`](crate::Stats).
+    pub fn hollow(&mut self, name: &str, bytes: usize) -> Buffer {
+        let storage = Storage::new(name.to_string(), bytes, vec![], Written::All);
+        self.push(Storage { sink: Some(Box::default()), ..storage })
     }
 
     /// A buffer of this many bytes that nothing has written: reading it is a fault.
@@ -180,9 +197,7 @@ impl Memory {
     /// Gives a buffer back: from now on its addresses are in none.
     pub fn free(&mut self, buffer: Buffer) {
         if let Some(storage) = self.buffers.get_mut(buffer.0 as usize) {
-            let name = format!("{} (freed)", storage.name);
-            let (data, written, shadow) = (vec![], Written::none(0), Shadow::default());
-            *storage = Storage { name, data, written, shadow, write_launch: 0, read_only_launch: 0 };
+            *storage = Storage::new(format!("{} (freed)", storage.name), 0, vec![], Written::none(0));
         }
     }
 
@@ -230,7 +245,7 @@ impl Memory {
     /// # Errors
     /// If it is a buffer of another memory.
     pub fn bytes(&mut self, buffer: Buffer) -> Result<usize, Error> {
-        self.storage(buffer).map(|s| s.data.len())
+        self.storage(buffer).map(|s| s.bytes)
     }
 
     fn storage(&mut self, buffer: Buffer) -> Result<&mut Storage, Error> {
@@ -258,7 +273,7 @@ impl Memory {
         let Some(storage) = usize::try_from(index).ok().and_then(|i| self.buffers.get_mut(i)) else {
             return Err(Fault::WildAddress(address));
         };
-        let bytes = storage.data.len() as u64;
+        let bytes = storage.bytes as u64;
         if offset < 0 || offset as u64 + u64::from(size) > bytes {
             let place = Place { name: storage.name.clone(), offset };
             return Err(Fault::OutOfBounds { place, size, bytes });
@@ -294,6 +309,9 @@ impl Memory {
             storage.read_only_launch = who.launch_first;
             storage.check_coherent()?;
         }
+        if storage.sink.is_some() {
+            return Ok(&ZEROS[..size as usize]);
+        }
         storage.shadow.reserve(storage.data.len());
         let range = offset..offset + size as usize;
         storage
@@ -312,18 +330,24 @@ impl Memory {
         let (storage, offset) = self.locate(address, size)?;
         storage.write_launch = who.launch_first;
         storage.check_coherent()?;
-        storage.shadow.reserve(storage.data.len());
+        let Storage { name, data, sink, written, shadow, .. } = storage;
+        if let Some(sink) = sink {
+            return Ok(&mut sink[..size as usize]);
+        }
+        shadow.reserve(data.len());
         let range = offset..offset + size as usize;
-        storage
-            .shadow
-            .write(offset, size as usize, who)
-            .map_err(|c| conflict("writes", &storage.name, c, size))?;
-        storage.written.add(offset, size as usize);
-        Ok(&mut storage.data[range])
+        shadow.write(offset, size as usize, who).map_err(|c| conflict("writes", name, c, size))?;
+        written.add(offset, size as usize);
+        Ok(&mut data[range])
     }
 }
 
 impl Storage {
+    fn new(name: String, bytes: usize, data: Vec<u8>, written: Written) -> Storage {
+        let (shadow, sink) = (Shadow::default(), None);
+        Storage { name, bytes, data, sink, written, shadow, write_launch: 0, read_only_launch: 0 }
+    }
+
     fn check_coherent(&self) -> Result<(), Fault> {
         match self.write_launch == self.read_only_launch {
             true => Err(Fault::NonCoherent(self.name.clone())),

@@ -30,7 +30,9 @@ impl Warp {
             Some(p) => self.p(p, mask)?,
         };
         env.count(Space::Shared, &to, mask, copy.bytes.into());
-        env.count(Space::Global, &from, mask, copy.bytes.into());
+        let reading =
+            lanes(mask).filter(|&l| ignored >> l & 1 == 0 && sizes[l] > 0).fold(0, |m, l| m | 1 << l);
+        env.count(Space::Global, &from, reading, copy.bytes.into());
         for lane in lanes(mask) {
             let who = self.who(env, lane);
             let size = if ignored >> lane & 1 != 0 { 0 } else { sizes[lane] };

@@ -74,6 +74,8 @@ pub struct Stats {
     pub barriers: u64,
     /// Accesses of warps to global memory.
     pub global_requests: u64,
+    /// Bytes that their lanes want, each counted for itself.
+    pub global_bytes: u64,
     /// Sectors of 32 bytes that those touch: 4 for each request of 32 neighbouring words.
     pub global_sectors: u64,
     /// Wavefronts that accesses to shared memory take at the least (an access of 16 bytes a lane takes 4).
@@ -104,7 +106,8 @@ impl Env<'_> {
     fn count(&mut self, space: Space, addresses: &Longs, mask: u32, bytes: u32) {
         match space {
             Space::Global => {
-                self.stats.global_requests += 1;
+                self.stats.global_requests += u64::from(mask != 0);
+                self.stats.global_bytes += u64::from(mask.count_ones() * bytes);
                 self.stats.global_sectors += traffic::sectors(addresses, mask);
             }
             Space::Shared => {
@@ -181,12 +184,12 @@ fn check_shape(kernel: &Kernel, shape: &Shape) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a kernel on all blocks of a grid.
+/// Runs a kernel on some blocks of a grid, by their numbers in the order in which x counts fastest.
 pub(crate) fn launch(
     kernel: &Kernel,
     lines: &[String],
     memory: &mut Memory,
-    shape: Shape,
+    (shape, blocks): (Shape, impl Iterator<Item = u64>),
     args: &[Arg],
     step_limit: u64,
 ) -> Result<Stats, Error> {
@@ -205,21 +208,18 @@ pub(crate) fn launch(
             fill_constant(warp, special, slot, &shape);
         }
     }
-    for z in 0..shape.grid[2] {
-        for y in 0..shape.grid[1] {
-            for x in 0..shape.grid[0] {
-                let block = [x, y, z];
-                for (&special, &slot) in &kernel.specials {
-                    if let Special::Ctaid(axis) = special {
-                        warps.iter_mut().for_each(|w| w.set_constant(slot, [block[usize::from(axis)]; 32]));
-                    }
-                }
-                run_block(&mut env, &mut warps).map_err(|(warp, trouble)| {
-                    let thread = warps[warp].first_thread + trouble.lane;
-                    explain(kernel, lines, warps[warp].at(), block, position(thread, shape.block), trouble)
-                })?;
+    let [width, height, _] = shape.grid.map(u64::from);
+    for number in blocks {
+        let block = [number % width, number / width % height, number / width / height].map(|i| i as u32);
+        for (&special, &slot) in &kernel.specials {
+            if let Special::Ctaid(axis) = special {
+                warps.iter_mut().for_each(|w| w.set_constant(slot, [block[usize::from(axis)]; 32]));
             }
         }
+        run_block(&mut env, &mut warps).map_err(|(warp, trouble)| {
+            let thread = warps[warp].first_thread + trouble.lane;
+            explain(kernel, lines, warps[warp].at(), block, position(thread, shape.block), trouble)
+        })?;
     }
     Ok(env.stats)
 }

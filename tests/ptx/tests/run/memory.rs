@@ -222,3 +222,27 @@ fn bytes_by_address() {
     memory.write_at(y.address(), &[7; 8]).unwrap();
     assert_eq!(memory.download::<u8>(y).unwrap(), [7; 8], "others stay");
 }
+
+#[test]
+fn some_blocks_on_hollow_memory() {
+    let module = module(
+        ".visible .entry k(.param .u64 x) {
+            .reg .u64 %x; .reg .u32 %t, %b; .reg .f32 %v;
+            mov.u32 %t, %tid.x; mov.u32 %b, %ctaid.x; mad.lo.u32 %t, %b, 32, %t;
+            ld.param.u64 %x, [x]; mad.wide.u32 %x, %t, 8, %x;
+            ld.global.f32 %v, [%x]; st.global.f32 [%x+4], %v;
+        }",
+    );
+    let mut memory = Memory::new();
+    let x = memory.hollow("x", 1 << 30);
+    let grid = ([1 << 22, 1, 1], [32, 1, 1], 0);
+    let run =
+        |memory: &mut Memory, blocks: &[u64]| module.sample(memory, "k", grid, blocks, &[Arg::Buffer(x)]);
+    let stats = run(&mut memory, &[0, 7, (1 << 22) - 1]).unwrap();
+    assert_eq!((stats.global_requests, stats.global_bytes, stats.global_sectors), (6, 6 * 128, 6 * 8));
+    assert!(memory.write(x, &[1f32]).is_err());
+    assert!(run(&mut memory, &[1 << 22]).is_err());
+    let small = memory.hollow("small", 32 * 8 + 4);
+    let outside = module.sample(&mut memory, "k", grid, &[1], &[Arg::Buffer(small)]);
+    assert!(matches!(fault(outside).1, Fault::OutOfBounds { .. }));
+}
