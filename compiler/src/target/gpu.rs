@@ -6,6 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::CpuTarget;
+use crate::kernel::Rounding;
 
 /// A GPU target.
 ///
@@ -70,6 +71,19 @@ impl GpuTarget {
         match self {
             GpuTarget::Sm80 => 108,
             GpuTarget::Sm90 => 132,
+        }
+    }
+
+    /// Multiply-adds of a multiprocessor in a clock: on tensor cores, of factors that are rounded so (what `mma` reaches,
+    /// not the peak that only `wgmma` does), or in f32.
+    pub fn multiply_adds(self, rounding: Option<Rounding>) -> usize {
+        match (self, rounding) {
+            (GpuTarget::Sm80, Some(Rounding::Tf32)) => 512,
+            (GpuTarget::Sm80, Some(Rounding::Bf16)) => 1024,
+            (GpuTarget::Sm90, Some(Rounding::Tf32)) => 640,
+            (GpuTarget::Sm90, Some(Rounding::Bf16)) => 1280,
+            (GpuTarget::Sm80, None) => 64,
+            (GpuTarget::Sm90, None) => 128,
         }
     }
 

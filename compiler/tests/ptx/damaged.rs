@@ -157,7 +157,7 @@ fn what_a_convolution_costs() {
     assert!(stats.mmas > 0 && stats.unrounded_tf32 == 0, "{stats:?}");
     // Copies of 16 bytes into lines of 80 wait for each other once in eight wavefronts.
     assert!(stats.bank_conflicts * 20 <= stats.shared_wavefronts, "{stats:?}");
-    assert!(stats.global_sectors <= 8 * stats.global_requests, "{stats:?}");
+    assert!(stats.global_sectors <= 10 * stats.global_requests, "{stats:?}");
 }
 
 #[test]

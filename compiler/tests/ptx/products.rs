@@ -68,6 +68,19 @@ fn linear_layers_and_matrix_products() {
     );
 }
 
+/// Every tile, with edges that fill none: factors by rows and by channels, copies of 16 bytes and of 4.
+#[test]
+fn every_tile() {
+    for tile in 0..Blocks::TILES {
+        for options in [TF32, BF16, STRICT] {
+            let options = GpuOptions { blocks: Blocks::ByTile(tile), ..options };
+            check_net_with(&layer("N, 16, 7, 9", "conv(40, 3, pad = 1) -> relu"), options);
+            check_net_with(&layer("N, 3, 8, 11", "conv(24, 3)"), options);
+        }
+        check_step_with(STEP, GpuOptions { blocks: Blocks::ByTile(tile), ..TF32 });
+    }
+}
+
 /// As many of the largest tiles as a GPU has multiprocessors: four stages of them, in shared memory that is asked for.
 #[test]
 fn the_largest_tiles() {

@@ -112,7 +112,7 @@ fn convolution_by_blocks() {
     let mut map = SourceMap::new();
     let text = "use std.vision
 net one {
-    input x: f32[2, 32, 14, 14]
+    input x: f32[2, 128, 14, 14]
     output y = x -> conv(64, 3, pad = 1) -> relu
 }
 ";

@@ -21,6 +21,7 @@ mod schedule;
 mod softmax;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 use super::access::Place;
 use super::builder::{Operand, Scope};

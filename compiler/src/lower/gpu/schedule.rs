@@ -8,11 +8,11 @@
 //! Rows that are long are reduced by a block each, or by several, each a part of it; columns side by side by a
 //! block together.
 //!
-//! Tiles are the largest that leave no more than half of themselves empty and give every multiprocessor a block.
-//! Where a result has too few tiles for that, what is summed over is cut into parts (split-K), which a second
-//! kernel adds up in their order: the same bits whatever runs when. No GPU has timed these numbers yet: they
-//! are rules from sizes, chosen to be changed in this file.
+//! Tiles are those with the least estimate ([`super::tile`]). Where a result has too few tiles for all multiprocessors,
+//! what is summed over is cut into parts (split-K), which a second kernel adds up in their order: the same bits whatever
+//! runs when. No GPU has timed these numbers yet: they are rules from sizes, chosen to be changed in this file.
 
+use super::tile::{TILES, Tile};
 use crate::kernel::Rounding;
 use crate::kernel::block::{SHARED_BYTES, WARP};
 use crate::target::GpuTarget;
@@ -48,6 +48,13 @@ pub enum Blocks {
     WherePaid,
     /// All that they can: for tests.
     Always,
+    /// All that they can, by the tile of that number, of [`Blocks::TILES`]: for tests.
+    ByTile(usize),
+}
+
+impl Blocks {
+    /// Tiles that there are.
+    pub const TILES: usize = TILES.len();
 }
 
 /// Options of lowering for a GPU.
@@ -58,40 +65,6 @@ pub struct GpuOptions {
     /// Which contractions are computed by blocks.
     pub blocks: Blocks,
 }
-
-/// A block's part of a result, and how its warps share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tile {
-    /// Rows and columns of the result.
-    pub size: [usize; 2],
-    /// Warps along them.
-    pub warps: [usize; 2],
-}
-
-impl Tile {
-    const fn new(rows: usize, columns: usize, warps: [usize; 2]) -> Tile {
-        Tile { size: [rows, columns], warps }
-    }
-
-    /// Threads of the block.
-    pub fn threads(self) -> usize {
-        32 * self.warps[0] * self.warps[1]
-    }
-
-    /// Blocks that a result needs.
-    fn blocks(self, rows: usize, columns: usize) -> usize {
-        rows.div_ceil(self.size[0]) * columns.div_ceil(self.size[1])
-    }
-}
-
-/// The tiles, the largest first. A warp has 64x32 of the largest, else 32x32 elements: 64 or 32 registers of
-/// sums a thread.
-const TILES: [Tile; 4] = [
-    Tile::new(128, 128, [2, 4]),
-    Tile::new(64, 64, [2, 2]),
-    Tile::new(32, 128, [1, 4]),
-    Tile::new(128, 32, [4, 1]),
-];
 
 /// What a block adds up before it goes on to the next tiles of the factors.
 pub(super) const DEPTH: usize = 16;
@@ -140,16 +113,20 @@ impl Schedule {
         if options.blocks == Blocks::WherePaid && !paid {
             return None;
         }
-        let wanted = target.multiprocessors();
-        let fills = |t: &&Tile| {
-            t.blocks(rows, columns) * t.size[0] * t.size[1] <= 2 * rows.max(8) * columns.max(8)
-                && t.blocks(rows, columns) * batch >= wanted
+        let all = depth.div_ceil(DEPTH);
+        let candidates = match options.blocks {
+            Blocks::ByTile(number) => &TILES[number..=number],
+            _ => &TILES[..],
         };
-        let least = |t: &&Tile| (t.blocks(rows, columns) * t.size[0] * t.size[1], t.size[0] * t.size[1]);
-        let small = TILES[1..].iter().min_by_key(least).unwrap_or(&TILES[1]);
-        let tile = *TILES.iter().find(fills).unwrap_or(small);
-        let (blocks, all) = (tile.blocks(rows, columns) * batch, depth.div_ceil(DEPTH));
-        let parts = (wanted / blocks.max(1)).min(all / LEAST_STEPS).clamp(1, MOST_PARTS);
+        let estimate = |&(tile, parts): &(Tile, usize)| {
+            let blocks = tile.blocks(rows, columns) * batch * parts;
+            let results = rows * columns * batch;
+            tile.clocks((blocks, all.div_ceil(parts)), (parts, results), options.products, target)
+        };
+        let most = (all / LEAST_STEPS).clamp(1, MOST_PARTS);
+        let ways = candidates.iter().flat_map(|&tile| (1..=most).map(move |parts| (tile, parts)));
+        // The first of equal ones.
+        let (tile, parts) = ways.min_by_key(estimate)?;
         let steps = all.div_ceil(parts);
         Some(Schedule { tile, products: options.products, parts: all.div_ceil(steps), steps })
     }
@@ -178,7 +155,7 @@ impl Dots {
     pub fn of([rows, outputs, depth]: [usize; 3], options: GpuOptions) -> Option<Dots> {
         let paid = rows * outputs * depth >= LEAST_DOT_PRODUCTS && depth >= 2 * WARP;
         let fits = (1..=MOST_DOT_ROWS).contains(&rows) && depth > 0 && outputs > 0;
-        (fits && (paid || options.blocks == Blocks::Always)).then_some(Dots { warps: DOT_WARPS })
+        (fits && (paid || options.blocks != Blocks::WherePaid)).then_some(Dots { warps: DOT_WARPS })
     }
 }
 
@@ -262,10 +239,14 @@ mod tests {
 
     #[test]
     fn sizes_decide() {
-        // A convolution of VGG: 256 channels, 64 pictures of 56x56.
-        assert_eq!(schedule([256, 64 * 56 * 56, 2304]), Some(([128, 128], 1)));
-        // ResNet's last ones at batch 1: few pixels, much to sum.
-        assert_eq!(schedule([512, 49, 4608]), Some(([64, 64], 16)));
+        // Convolutions of VGG, 64 pictures: 256 and 64 channels.
+        assert_eq!(schedule([64 * 56 * 56, 256, 2304]), Some(([128, 128], 1)));
+        assert_eq!(schedule([64 * 224 * 224, 64, 576]), Some(([256, 64], 1)));
+        // The gradient of a ResNet's weights: few of them, many pixels.
+        assert_eq!(schedule([128, 1152, 256 * 16 * 16]), Some(([128, 128], 29)));
+        // Its last convolutions at batch 1: few pixels, much to sum.
+        assert_eq!(schedule([49, 512, 4608]), Some(([64, 64], 32)));
+        assert_eq!(schedule([49, 2048, 512]), Some(([32, 64], 4)));
         assert_eq!(schedule([16, 1 << 20, 64]), Some(([32, 128], 1)));
         assert_eq!(schedule([1 << 20, 10, 512]), Some(([128, 32], 1)));
         assert_eq!(schedule([6, 1152, 25]), None);

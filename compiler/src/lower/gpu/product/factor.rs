@@ -88,16 +88,19 @@ impl Factor<'_> {
         let threads = b.kernel.threads.unwrap_or(1);
         let [outer, inner, _] = self.tile_shape(lines);
         // Neighbouring threads copy neighbours; a thread has some rows of them, as far apart as all of
-        // the threads reach.
-        let across = inner / self.wide;
+        // the threads reach, or some parts of every row.
+        let across = (inner / self.wide).min(threads);
+        let turns = inner / self.wide / across;
         let together = (threads / across).min(outer);
         let x = thread.rem(across, b.extents()) * self.wide as i64;
         let y = self.copied_row(thread.div(across, b.extents()), b.extents());
         let busy = Guard::between(thread, 0, (across * together) as i64, b.extents());
         let from = b.bind(&self.place, Access::Read, "x");
         b.when(busy, |b| {
-            b.unroll("i", outer / together, |b, i| {
-                let y = y + i * together as i64;
+            b.unroll("i", outer / together * turns, |b, i| {
+                let (row, turn) = (i.div(turns, b.extents()), i.rem(turns, b.extents()));
+                let y = y + row * together as i64;
+                let x = x + turn * (across * self.wide) as i64;
                 let (line, k) = if self.along_depth { (y, x) } else { (x, y) };
                 let (element, mut guards) = (self.map)(at, &line, &k, b.extents());
                 let last = element.len().saturating_sub(1);
