@@ -18,7 +18,7 @@ mod remainders;
 
 use super::factor::{At, Element, Factor, wide};
 use super::result::digits;
-use super::{Product, Result2d, Side};
+use super::{Product, Result2d};
 use crate::graph::op::{Conv2d, Conv2dWeightGrad};
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::{Extents, Guard, Index};
@@ -72,7 +72,7 @@ impl<'a> Lowering<'a> {
             },
         };
         let Some((result, first, second, schedule)) = parts else { return Ok(None) };
-        let bias = operands.get(2).map(|&b| (b, Side::Columns));
+        let bias = operands.get(2).copied();
         let product = Product { name, anchor, results, result, first, second, bias, schedule };
         Ok(product.kernels(self, scope))
     }

@@ -1,7 +1,7 @@
 //! Products of matrices and linear layers: factors are matrices in memory, perhaps turned.
 
 use super::factor::{At, Factor, wide};
-use super::{Product, Result2d, Side};
+use super::{Product, Result2d};
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::{Extents, Index};
 use crate::lower::Lowering;
@@ -46,7 +46,7 @@ impl<'a> Lowering<'a> {
         let depth = sizes(graph.node(operands[0])).last().copied()?;
         let target = self.gpu?;
         let schedule = Schedule::of([rows, columns, depth], result.batches(), target, self.gpu_options)?;
-        let bias = operands.get(2).map(|&b| (b, Side::Columns));
+        let bias = operands.get(2).copied();
         Product { name, anchor, results, result, first, second, bias, schedule }.kernels(self, scope)
     }
 }

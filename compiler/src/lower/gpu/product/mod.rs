@@ -56,20 +56,16 @@ pub(super) struct Product<'p> {
     pub result: Result2d,
     pub first: Factor<'p>,
     pub second: Factor<'p>,
-    /// Added to every row, or to every column.
-    pub bias: Option<(NodeId, Side)>,
+    /// Added to every row.
+    pub bias: Option<NodeId>,
     pub schedule: Schedule,
 }
 
 /// What is done with a sum: its row and column in the result, and its place among the sums.
 type EachPlace<'f> = dyn FnMut(&mut Builder, [Index; 2], Vec<Index>) + 'f;
 
-/// Rows or columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Rows,
-    Columns,
-}
+/// Sizes of the dimensions that rows count, and of those that columns do.
+type Sizes = [Vec<usize>; 2];
 
 /// A factor's tiles in shared memory.
 #[derive(Clone, Copy)]
@@ -121,11 +117,15 @@ impl Product<'_> {
         for (_, place) in self.results {
             b.bind(place, Access::Write, "out");
         }
-        self.block(&mut b, |b, work, [row, column], sum| {
+        let sizes = self.result.side_sizes();
+        // Sums start from the bias, which is loaded while the first tiles are on their way; where the last tile is not
+        // full, the guards would take registers that the sums need.
+        let early = self.result.sides()[1].is_multiple_of(self.schedule.tile.size[1]);
+        let start = |b: &mut Builder, column: &Index| if early { self.bias(b, column) } else { None };
+        self.block(&mut b, &sizes, start, |b, work, [row, column], sum| {
             let index = self.result.index(&work.batch, row, column, b.extents());
-            let inside = inside(&index, &self.result.shape, b);
-            let index = self.result.spread(&index);
-            b.when(inside, |b| self.finish(b, &index, [row, column], sum));
+            let sum = if early { sum } else { self.with_bias(b, column, sum) };
+            self.finish(b, &self.result.spread(&index), sum);
         });
         finished(b)
     }
@@ -134,13 +134,16 @@ impl Product<'_> {
     fn parts(&self, scope: &Scope, to: &Place) -> Option<Made> {
         let mut b = Builder::new(&format!("{}_parts", self.name), scope);
         let out = b.bind(to, Access::Write, "parts");
-        let sizes = self.result.flat_shape();
-        self.block(&mut b, |b, work, [row, column], sum| {
-            let at = [self.result.batch_number(&work.batch), row.clone(), column.clone()];
-            let inside = inside(&at, &sizes, b);
-            let index = [std::slice::from_ref(&work.part), &at].concat();
-            b.when(inside, |b| b.store(out, index, sum));
-        });
+        let sizes = self.result.sides().map(|n| vec![n]);
+        self.block(
+            &mut b,
+            &sizes,
+            |_, _| None,
+            |b, work, [row, column], sum| {
+                let at = [self.result.batch_number(&work.batch), row.clone(), column.clone()];
+                b.store(out, [std::slice::from_ref(&work.part), &at].concat(), sum);
+            },
+        );
         finished(b)
     }
 
@@ -157,30 +160,42 @@ impl Product<'_> {
         let total = b.cell("total", DType::F32);
         b.assign(&total, f32(0.0));
         b.serial("p", self.schedule.parts, |b, p| {
-            let part = b.load(parts, "parts", &[p, batch, row.clone(), column.clone()]);
+            let part = b.load(parts, "parts", &[p, batch, row, column.clone()]);
             b.assign(&total, add(total.get(), part));
         });
-        self.finish(&mut b, &self.result.spread(&index), [&row, &column], total.get());
+        let sum = self.with_bias(&mut b, &column, total.get());
+        self.finish(&mut b, &self.result.spread(&index), sum);
         finished(b)
     }
 
-    /// Bias, elementwise work and store of one element.
-    fn finish(&self, b: &mut Builder, index: &[Index], [row, column]: [&Index; 2], sum: Expr) {
-        let sum = match self.bias {
+    /// The bias of a column.
+    fn bias(&self, b: &mut Builder, column: &Index) -> Option<Expr> {
+        self.bias.map(|bias| b.value(bias, std::slice::from_ref(column)))
+    }
+
+    fn with_bias(&self, b: &mut Builder, column: &Index, sum: Expr) -> Expr {
+        match self.bias(b, column) {
+            Some(bias) => add(sum, bias),
             None => sum,
-            Some((bias, side)) => {
-                let at = if side == Side::Rows { row } else { column };
-                let bias = b.value(bias, std::slice::from_ref(at));
-                add(sum, bias)
-            }
-        };
+        }
+    }
+
+    /// Elementwise work and store of one element.
+    fn finish(&self, b: &mut Builder, index: &[Index], sum: Expr) {
         let sum = b.shared(DType::F32, sum);
         b.memo.push((self.anchor, index.to_vec(), sum));
         b.store_all(self.results, index);
     }
 
-    /// The block's work; `store` does what is to be done with a sum.
-    fn block(&self, b: &mut Builder, mut store: impl FnMut(&mut Builder, &Work, [&Index; 2], Expr)) {
+    /// The block's work: `start` says what the sums of a column start from (else zero), `store` does what is to be done with one.
+    /// `sizes` are those of the dimensions that rows and columns count.
+    fn block(
+        &self,
+        b: &mut Builder,
+        sizes: &Sizes,
+        start: impl Fn(&mut Builder, &Index) -> Option<Expr>,
+        mut store: impl FnMut(&mut Builder, &Work, [&Index; 2], Expr),
+    ) {
         let Schedule { tile, parts, steps, products } = self.schedule;
         b.kernel.threads = Some(tile.threads());
         let batch: Vec<Index> = self.result.batch().iter().map(|&n| b.task("b", n)).collect();
@@ -200,7 +215,10 @@ impl Product<'_> {
         };
         let first_step = part.clone() * steps as i64;
         let work = Work { batch, part, origin: [row, column], first_step, tiles, sums };
-        self.clear(b, &work);
+        self.each_place(b, &work, None, &mut |b, [_, column], at| {
+            let start = start(b, &column);
+            b.store(work.sums, at, start.unwrap_or(f32(0.0)));
+        });
         b.serial("s", stages - 1, |b, s| self.copy(b, &work, &s, &s));
         b.serial("s", steps - (stages - 1), |b, s| {
             b.joint(Joint::Wait { open: stages - 2 });
@@ -217,8 +235,8 @@ impl Product<'_> {
             let stage = (s + (steps - (stages - 1))).rem(stages, b.extents());
             self.add_up(b, &work, &stage);
         });
-        self.each_sum(b, &work, &mut |b, [row, column], sum| {
-            store(b, &work, [&row, &column], sum);
+        self.each_place(b, &work, Some(sizes), &mut |b, [row, column], at| {
+            store(b, &work, [&row, &column], Expr::Load(work.sums, at));
         });
     }
 
@@ -258,27 +276,34 @@ impl Product<'_> {
         b.kernel.buffer("sum", DType::F32, &self.thread_tile(), Memory::Register)
     }
 
-    fn clear(&self, b: &mut Builder, work: &Work) {
-        self.each_place(b, work, &mut |b, _, at| b.store(work.sums, at, f32(0.0)));
-    }
-
-    fn each_sum(&self, b: &mut Builder, work: &Work, f: &mut dyn FnMut(&mut Builder, [Index; 2], Expr)) {
-        self.each_place(b, work, &mut |b, at, place| f(b, at, Expr::Load(work.sums, place)));
-    }
-
-    /// Every sum: its row and column in the result, and its place among the sums.
-    fn each_place(&self, b: &mut Builder, work: &Work, f: &mut EachPlace<'_>) {
+    /// Every sum, or every one that is inside of these sizes: its row and column in the result, and its place among the sums.
+    /// Rows are outside, so that what follows from a row (a pixel's place) is computed once.
+    fn each_place(&self, b: &mut Builder, work: &Work, sizes: Option<&Sizes>, f: &mut EachPlace<'_>) {
+        let within = |b: &mut Builder, side: usize, i: &Index, body: &mut dyn FnMut(&mut Builder)| {
+            let guards = sizes.map_or(vec![], |sizes| {
+                inside(&result::digits(i, &sizes[side], b.extents()), &sizes[side], b)
+            });
+            b.when(guards, body);
+        };
         let origin = &work.origin;
         match self.schedule.products.rounding() {
             Some(_) => b.warps(|b, warp| {
                 let [top, left] = self.warp_origin(&warp, b);
-                let [rows, columns] = self.matrices();
+                let ([rows, columns], [height, width]) = (self.matrices(), Fragment::Sum.shape());
                 b.unroll("i", rows, |b, i| {
-                    b.unroll("j", columns, |b, j| {
-                        b.matrix(Fragment::Sum, |b, row, column| {
-                            let r = origin[0].clone() + top + i.clone() * 16 + row.clone();
-                            let c = origin[1].clone() + left + j.clone() * 8 + column.clone();
-                            f(b, [r, c], vec![i, j, row, column]);
+                    b.members(LoopKind::Rows(Fragment::Sum), "r", height, |b, row| {
+                        let r = origin[0].clone() + top + i.clone() * height as i64 + row.clone();
+                        within(b, 0, &r, &mut |b| {
+                            b.unroll("j", columns, |b, j| {
+                                b.members(LoopKind::Columns(Fragment::Sum), "c", width, |b, column| {
+                                    let c = origin[1].clone()
+                                        + left.clone()
+                                        + j.clone() * width as i64
+                                        + column.clone();
+                                    let at = vec![i.clone(), j, row.clone(), column];
+                                    within(b, 1, &c, &mut |b| f(b, [r.clone(), c.clone()], at.clone()));
+                                });
+                            });
                         });
                     });
                 });
@@ -288,10 +313,13 @@ impl Product<'_> {
                 let across = self.schedule.tile.size[1] / columns;
                 let (y, x) = (thread.div(across, b.extents()), thread.rem(across, b.extents()));
                 b.unroll("i", rows, |b, i| {
-                    b.unroll("j", columns, |b, j| {
-                        let r = origin[0].clone() + y * rows as i64 + i.clone();
-                        let c = origin[1].clone() + x + j.clone() * across as i64;
-                        f(b, [r, c], vec![i, j]);
+                    let r = origin[0].clone() + y * rows as i64 + i.clone();
+                    within(b, 0, &r, &mut |b| {
+                        b.unroll("j", columns, |b, j| {
+                            let c = origin[1].clone() + x.clone() + j.clone() * across as i64;
+                            let at = vec![i.clone(), j];
+                            within(b, 1, &c, &mut |b| f(b, [r.clone(), c.clone()], at.clone()));
+                        });
                     });
                 });
             }),

@@ -45,9 +45,14 @@ impl Result2d {
         self.batch.clone().chain(self.rows.iter().copied()).chain(self.columns.iter().copied()).collect()
     }
 
+    /// Sizes of the dimensions of rows, and of columns.
+    pub fn side_sizes(&self) -> [Vec<usize>; 2] {
+        [&self.rows, &self.columns].map(|axes| axes.iter().map(|&a| self.shape[a]).collect())
+    }
+
     /// Rows and columns.
     pub fn sides(&self) -> [usize; 2] {
-        [&self.rows, &self.columns].map(|axes| axes.iter().map(|&a| self.shape[a]).product())
+        self.side_sizes().map(|sizes| sizes.iter().product())
     }
 
     /// `[matrices, rows, columns]`

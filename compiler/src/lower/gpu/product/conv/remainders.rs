@@ -2,7 +2,7 @@
 //! the pixels with the same remainders modulo the strides take the same places of the kernel, and all of them. They
 //! are a product of their own, over a part of the kernel: with strides of two a quarter of the work, in four kernels.
 
-use super::{Factor, Product, Result2d, Side, Slide, pixel, place_and_channel, wide_channels};
+use super::{Factor, Product, Result2d, Slide, pixel, place_and_channel, wide_channels};
 use crate::graph::NodeId;
 use crate::kernel::{Expr, Extents, Index};
 use crate::lower::access::Place;
@@ -101,7 +101,6 @@ impl<'a> Lowering<'a> {
                 Some(schedule) => {
                     let Wanted { name, anchor, results, bias, .. } = *wanted;
                     let (first, second) = (inputs(x, wanted.shape[0], comb), places(weights.clone(), comb));
-                    let bias = bias.map(|b| (b, Side::Columns));
                     Product { name, anchor, results, result, first, second, bias, schedule }
                         .kernels(self, scope)
                 }
