@@ -33,7 +33,7 @@ pub fn built(text: &str, training: bool) -> Built {
         .unwrap_or_else(|d| panic!("{}", nnc_dsl::render(&map, &d, false)))
 }
 
-fn batch(n: usize) -> Bindings {
+pub fn batch(n: usize) -> Bindings {
     BTreeMap::from([("N".to_string(), n)])
 }
 

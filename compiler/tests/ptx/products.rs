@@ -2,9 +2,12 @@
 //! interpreter's numbers within what TF32 (or f32) keeps.
 
 use nnc_compiler::lower::gpu::{Blocks, GpuOptions, Products};
+use nnc_compiler::lower::lower_for_gpu_with;
+use nnc_compiler::pass;
+use nnc_compiler::target::GpuTarget;
 
 use crate::draw::Draw;
-use crate::nets::{INCEPTION, RESIDUAL, check_net_with, check_step_with, lenet};
+use crate::nets::{INCEPTION, RESIDUAL, batch, built, check_net_with, check_step_with, lenet};
 
 const TF32: GpuOptions = GpuOptions { products: Products::Tf32, blocks: Blocks::Always };
 const BF16: GpuOptions = GpuOptions { products: Products::Bf16, blocks: Blocks::Always };
@@ -78,6 +81,50 @@ fn every_tile() {
             check_net_with(&layer("N, 3, 8, 11", "conv(24, 3)"), options);
         }
         check_step_with(STEP, GpuOptions { blocks: Blocks::ByTile(tile), ..TF32 });
+    }
+}
+
+/// True if a layer becomes a kernel of blocks whose name ends so.
+fn has_blocks(layer: &str, options: GpuOptions, end: &str) -> bool {
+    let mut graph = built(layer, false).graph.specialise(&batch(2)).unwrap();
+    let target = GpuTarget::Sm90;
+    pass::run_all(&mut graph, &target.thread(), &mut |_, _| {});
+    let module = lower_for_gpu_with(&graph, target, options, None).unwrap();
+    module.kernels.iter().any(|k| k.threads.is_some() && k.name.ends_with(end))
+}
+
+/// Convolutions whose windows of 2x2 are pooled in the same kernel: odd pictures, elementwise work before and after.
+#[test]
+fn pooled_convolutions() {
+    let nets = [
+        ("N, 16, 7, 9", "conv(40, 3, pad = 1) -> relu -> maxpool(2)", "max_pool2d_relayout"),
+        ("N, 3, 8, 11", "conv(24, 3) -> maxpool(2) -> tanh", "max_pool2d_tanh_relayout"),
+        ("N, 32, 12, 8", "conv(64, 1) -> relu -> avgpool(2)", "avg_pool2d_relayout"),
+    ];
+    for options in [TF32, BF16, STRICT] {
+        for (shape, text, end) in nets {
+            let (layer, options) = (layer(shape, text), GpuOptions { blocks: Blocks::ByTile(0), ..options });
+            assert!(has_blocks(&layer, options, end), "{text}");
+            check_net_with(&layer, options);
+        }
+    }
+    // Tiles with 64 rows a warp.
+    let (shape, text, end) = nets[0];
+    let pools = |&tile: &usize| {
+        let options = GpuOptions { blocks: Blocks::ByTile(tile), ..TF32 };
+        check_net_with(&layer(shape, text), options);
+        has_blocks(&layer(shape, text), options, end)
+    };
+    assert_eq!((0..Blocks::TILES).filter(pools).collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+/// Windows that overlap or are padded have a kernel of their own.
+#[test]
+fn other_poolings_are_on_their_own() {
+    for pool in ["maxpool(3, stride = 2)", "maxpool(2, stride = 1)", "avgpool(2, pad = 1)"] {
+        let layer = layer("N, 16, 8, 8", &format!("conv(40, 3, pad = 1) -> relu -> {pool}"));
+        assert!(!has_blocks(&layer, TF32, "pool2d_relayout"), "{pool}");
+        check_net_with(&layer, TF32);
     }
 }
 

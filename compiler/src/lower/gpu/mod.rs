@@ -43,7 +43,20 @@ const PART_LIMIT: usize = 128;
 impl<'a> Lowering<'a> {
     /// Lowers a group for a GPU.
     pub(super) fn gpu_group(&mut self, nodes: &[NodeId]) -> Result<(), LowerError> {
+        if let Some(kernels) = self.gpu_pooled_conv(nodes)? {
+            self.gpu_launches(nodes, kernels);
+            return Ok(());
+        }
         parts(self.graph, nodes).iter().try_for_each(|part| self.gpu_part(part))
+    }
+
+    /// Launches of the kernels that nodes became.
+    fn gpu_launches(&mut self, nodes: &[NodeId], mut kernels: Vec<Made>) {
+        kernels[0].0.flops = nodes.iter().map(|&n| self.flops(n)).sum();
+        let phase = self.phase(nodes[nodes.len() - 1]);
+        for (kernel, args) in kernels {
+            self.launch(kernel, args, nodes, phase);
+        }
     }
 
     /// Lowers the nodes of a kernel; where they do not fit one, a kernel each.
@@ -56,11 +69,8 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         let made = if nodes.len() <= PART_LIMIT { self.gpu_kernels(nodes)? } else { None };
-        if let Some(mut kernels) = made {
-            kernels[0].0.flops = nodes.iter().map(|&n| self.flops(n)).sum();
-            for (kernel, args) in kernels {
-                self.launch(kernel, args, nodes, self.phase(result));
-            }
+        if let Some(kernels) = made {
+            self.gpu_launches(nodes, kernels);
             return Ok(());
         }
         if nodes.len() == 1 {
@@ -83,7 +93,7 @@ impl<'a> Lowering<'a> {
         }
         let scope = self.scope(nodes)?;
         let name = self.kernel_name(nodes);
-        let anchors: Vec<NodeId> = nodes.iter().copied().filter(|&n| is_anchor(graph, n)).collect();
+        let anchors = anchors(graph, nodes);
         if let &[anchor] = anchors.as_slice() {
             match &graph.node(anchor).op {
                 Op::Softmax(axis) => return Ok(self.gpu_softmax(&scope, &name, anchor, *axis, &results)),
@@ -130,9 +140,13 @@ fn is_anchor(graph: &Graph, id: NodeId) -> bool {
     !is_elementwise(op) && !is_movement(op)
 }
 
+fn anchors(graph: &Graph, nodes: &[NodeId]) -> Vec<NodeId> {
+    nodes.iter().copied().filter(|&n| is_anchor(graph, n)).collect()
+}
+
 /// Cuts a group before its last anchor, if it has several and they are not sums beside each other, and so on.
 fn parts(graph: &Graph, nodes: &[NodeId]) -> Vec<Vec<NodeId>> {
-    let anchors: Vec<NodeId> = nodes.iter().copied().filter(|&n| is_anchor(graph, n)).collect();
+    let anchors = anchors(graph, nodes);
     let reduces = |n: &NodeId| matches!(graph.node(*n).op, Op::Reduce { .. });
     let Some(&last) = anchors.last() else { return vec![nodes.to_vec()] };
     if anchors.len() == 1 || anchors.iter().all(reduces) {

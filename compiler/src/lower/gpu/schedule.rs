@@ -12,7 +12,7 @@
 //! what is summed over is cut into parts (split-K), which a second kernel adds up in their order: the same bits whatever
 //! runs when. No GPU has timed these numbers yet: they are rules from sizes, chosen to be changed in this file.
 
-use super::tile::{TILES, Tile};
+use super::tile::{TILES, Tile, pass_clocks};
 use crate::kernel::Rounding;
 use crate::kernel::block::{SHARED_BYTES, WARP};
 use crate::target::GpuTarget;
@@ -105,6 +105,37 @@ impl Schedule {
         target: GpuTarget,
         options: GpuOptions,
     ) -> Option<Schedule> {
+        Schedule::best([rows, columns, depth], batch, &TILES, target, options).map(|(schedule, _)| schedule)
+    }
+
+    /// That of a convolution with the pooling of its pixels, whose rows are by windows: warps' rows (of exact products,
+    /// threads') are a multiple of `together`. `None` where it does not pay, or its sums are better cut into parts.
+    pub fn of_windows(
+        sizes: [usize; 3],
+        together: usize,
+        target: GpuTarget,
+        options: GpuOptions,
+    ) -> Option<Schedule> {
+        let (alone, clocks) = Schedule::best(sizes, 1, &TILES, target, options)?;
+        let fits = |t: &Tile| t.rows_together(options.products).is_multiple_of(together);
+        let tiles: Vec<Tile> = TILES.into_iter().filter(fits).collect();
+        let (schedule, clocks_so) = match options.blocks {
+            Blocks::WherePaid => Schedule::best(sizes, 1, &tiles, target, options)?,
+            _ if fits(&alone.tile) => (alone, 0),
+            _ => return None,
+        };
+        let pooling = pass_clocks(sizes[0] * sizes[1], target);
+        (schedule.parts == 1 && clocks_so <= clocks + pooling).then_some(schedule)
+    }
+
+    /// The schedule with the least estimate, by some of these tiles, and that estimate.
+    fn best(
+        [rows, columns, depth]: [usize; 3],
+        batch: usize,
+        tiles: &[Tile],
+        target: GpuTarget,
+        options: GpuOptions,
+    ) -> Option<(Schedule, usize)> {
         let products = rows.saturating_mul(columns).saturating_mul(depth).saturating_mul(batch);
         if products == 0 {
             return None;
@@ -116,7 +147,7 @@ impl Schedule {
         let all = depth.div_ceil(DEPTH);
         let candidates = match options.blocks {
             Blocks::ByTile(number) => &TILES[number..=number],
-            _ => &TILES[..],
+            _ => tiles,
         };
         let estimate = |&(tile, parts): &(Tile, usize)| {
             let blocks = tile.blocks(rows, columns) * batch * parts;
@@ -126,9 +157,9 @@ impl Schedule {
         let most = (all / LEAST_STEPS).clamp(1, MOST_PARTS);
         let ways = candidates.iter().flat_map(|&tile| (1..=most).map(move |parts| (tile, parts)));
         // The first of equal ones.
-        let (tile, parts) = ways.min_by_key(estimate)?;
+        let (clocks, (tile, parts)) = ways.map(|way| (estimate(&way), way)).min_by_key(|w| w.0)?;
         let steps = all.div_ceil(parts);
-        Some(Schedule { tile, products: options.products, parts: all.div_ceil(steps), steps })
+        Some((Schedule { tile, products: options.products, parts: all.div_ceil(steps), steps }, clocks))
     }
 
     /// How many steps' tiles are in shared memory at a time, where those of one have so many bytes.

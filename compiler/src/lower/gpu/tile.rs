@@ -10,6 +10,7 @@
 //! Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking" (2024), section on tensor cores (`mma` gets
 //! about 5/8 of a H100's peak). No GPU has timed our kernels: the estimate orders tiles, it predicts nothing.
 
+use super::product::THREAD_COLUMNS;
 use super::schedule::{DEPTH, Products};
 use crate::kernel::block::WARP;
 use crate::target::GpuTarget;
@@ -53,9 +54,10 @@ const STEP_LATENCY: usize = 140;
 /// Clocks from the start of a block to its first products, and from its last ones to its end.
 const BLOCK_LATENCY: usize = 2000;
 
-/// Clocks of the kernel that joins parts: its launch, and its bytes on their way through the last cache.
-const JOIN_LATENCY: usize = 3500;
-const JOIN_BYTES_PER_CLOCK: usize = 16;
+/// Clocks of a kernel that passes over what another one made: its launch, and its bytes on their way through the last
+/// cache.
+const PASS_LATENCY: usize = 3500;
+const PASS_BYTES_PER_CLOCK: usize = 16;
 
 /// Blocks of these tiles that a multiprocessor holds at a time: shared memory has room for two of the largest, and registers
 /// for two with 64x64 elements a warp.
@@ -63,6 +65,11 @@ const RESIDENT: usize = 2;
 
 /// Elements of a block up to which a multiprocessor holds twice as many.
 const SMALL: usize = 64 * 64;
+
+/// An estimate of the clocks of a kernel that reads and writes so many elements.
+pub(super) fn pass_clocks(elements: usize, target: GpuTarget) -> usize {
+    PASS_LATENCY + elements * 4 / (target.multiprocessors() * PASS_BYTES_PER_CLOCK)
+}
 
 impl Tile {
     const fn new(rows: usize, columns: usize, warps: [usize; 2]) -> Tile {
@@ -82,6 +89,14 @@ impl Tile {
     /// Rows and columns of a warp.
     fn of_warp(self) -> [usize; 2] {
         [self.size[0] / self.warps[0], self.size[1] / self.warps[1]]
+    }
+
+    /// Rows of a warp, or, of exact products, those of a thread: neighbours, whose sums a thread holds.
+    pub fn rows_together(self, products: Products) -> usize {
+        match products.rounding() {
+            Some(_) => self.of_warp()[0],
+            None => self.size[0] * self.size[1] / self.threads() / THREAD_COLUMNS,
+        }
     }
 
     fn resident(self) -> usize {
@@ -106,7 +121,7 @@ impl Tile {
             None => {
                 // Loads of a word, of the same place or of neighbours: a clock each.
                 let of_thread = elements / self.threads();
-                let loads = (of_thread / 8 + 8) * DEPTH;
+                let loads = (of_thread / THREAD_COLUMNS + THREAD_COLUMNS) * DEPTH;
                 (warps * loads, of_thread * DEPTH + loads)
             }
         };
@@ -131,7 +146,7 @@ impl Tile {
         let multiplied = steps.saturating_mul((each * step).max(rounds * (STEP_LATENCY + step)));
         let join = match parts {
             1 => 0,
-            _ => JOIN_LATENCY + (parts + 1) * results * 4 / (multiprocessors * JOIN_BYTES_PER_CLOCK),
+            _ => pass_clocks((parts + 1) * results, target),
         };
         multiplied.saturating_add(rounds * BLOCK_LATENCY).saturating_add(join)
     }

@@ -17,6 +17,7 @@ mod picture;
 mod remainders;
 
 use super::factor::{At, Element, Factor, wide};
+use super::pooled::Windows;
 use super::result::digits;
 use super::{Product, Result2d};
 use crate::graph::op::{Conv2d, Conv2dWeightGrad};
@@ -47,10 +48,7 @@ impl<'a> Lowering<'a> {
             return Ok(None);
         }
         let operands = graph.operands(anchor);
-        let memory = |id: NodeId| match scope.operands.get(&id) {
-            Some(Operand::Memory(p)) if p.dtype == DType::F32 => Some(p.clone()),
-            _ => None,
-        };
+        let memory = |id: NodeId| scope.operands.get(&id).and_then(in_memory);
         let (Some(x), Some(w)) = (memory(operands[0]), memory(operands[1])) else { return Ok(None) };
         let parts = match &graph.node(anchor).op {
             Op::Conv2dWeightGrad(Conv2dWeightGrad { conv, .. }) if conv.groups == 1 => {
@@ -73,7 +71,7 @@ impl<'a> Lowering<'a> {
         };
         let Some((result, first, second, schedule)) = parts else { return Ok(None) };
         let bias = operands.get(2).copied();
-        let product = Product { name, anchor, results, result, first, second, bias, schedule };
+        let product = Product { name, anchor, results, result, first, second, bias, pool: None, schedule };
         Ok(product.kernels(self, scope))
     }
 
@@ -93,17 +91,32 @@ impl<'a> Lowering<'a> {
         let Some(schedule) = Schedule::of([rows, columns, depth], 1, target, self.gpu_options) else {
             return Ok(None);
         };
-        let (first, second) = match x.layout {
-            Layout::Plain if w.layout == Layout::Plain => {
-                (picture::windows(x, shape, slide.clone(), kernel), picture::weights(w, slide.clone()))
-            }
+        let pixels = Pixels::in_order(shape);
+        let Some([first, second]) = self.conv_factors(&pixels, slide, x, w, weight)? else { return Ok(None) };
+        Ok(Some((result, first, second, schedule)))
+    }
+
+    /// What these pixels meet, and the weights.
+    pub(super) fn conv_factors(
+        &mut self,
+        pixels: &Pixels,
+        slide: &Slide,
+        x: Place,
+        w: Place,
+        weight: NodeId,
+    ) -> Result<Option<[Factor<'static>; 2]>, LowerError> {
+        let kernel = [w.shape[2], w.shape[3]];
+        Ok(match x.layout {
+            Layout::Plain if w.layout == Layout::Plain => Some([
+                picture::windows(x, pixels.clone(), slide.clone(), kernel),
+                picture::weights(w, slide.clone()),
+            ]),
             Layout::ChannelsLast => {
                 let weights = self.weights_by_place(weight, slide, &w.shape)?;
-                (windows(&x, shape, slide.clone(), kernel), ordered_weights(weights))
+                Some([windows(&x, pixels.clone(), slide.clone(), kernel), ordered_weights(weights)])
             }
-            _ => return Ok(None),
-        };
-        Ok(Some((result, first, second, schedule)))
+            _ => None,
+        })
     }
 
     /// Weights as `[outputs, kernel rows, kernel columns, inputs]`.
@@ -144,6 +157,43 @@ impl<'a> Lowering<'a> {
 
 /// Result, factors and schedule.
 type Parts = (Result2d, Factor<'static>, Factor<'static>, Schedule);
+
+/// A tensor of f32 in memory.
+pub(super) fn in_memory(operand: &Operand) -> Option<Place> {
+    match operand {
+        Operand::Memory(p) if p.dtype == DType::F32 => Some(p.clone()),
+        _ => None,
+    }
+}
+
+/// Which pixels a convolution's rows are.
+#[derive(Clone, Debug)]
+pub(super) struct Pixels {
+    images: usize,
+    /// Rows and columns, of pixels or of windows.
+    size: [usize; 2],
+    windows: Option<Windows>,
+}
+
+impl Pixels {
+    /// All of a result of that shape, one after the other.
+    fn in_order(shape: &[usize]) -> Pixels {
+        Pixels { images: shape[0], size: [shape[2], shape[3]], windows: None }
+    }
+
+    /// Those of the windows of a pooled result of that shape.
+    pub(super) fn by_windows(shape: &[usize], windows: Windows) -> Pixels {
+        Pixels { windows: Some(windows), ..Pixels::in_order(shape) }
+    }
+
+    /// The image, row and column of a row. Past the last image, it may be any.
+    fn at(&self, row: &Index, e: &Extents) -> [Index; 3] {
+        let Some(windows) = self.windows else { return pixel(row, self.images, self.size, e) };
+        let (window, [below, beside]) = windows.split(row, e);
+        let [n, h, w] = pixel(&window, self.images, self.size, e);
+        [n, h * 2 + below, w * 2 + beside]
+    }
+}
 
 /// The image, row and column of a pixel. Past the last image, it may be any.
 fn pixel(i: &Index, images: usize, [rows, columns]: [usize; 2], e: &Extents) -> [Index; 3] {
@@ -192,14 +242,15 @@ fn wide_channels(x: &Place) -> usize {
     wide(&[&x.strides[..last], &[x.shape[last], x.offset]].concat())
 }
 
-/// What outputs of that shape meet of pixels with their channels last, a line each.
-fn windows(x: &Place, shape: &[usize], slide: Slide, kernel: [usize; 2]) -> Factor<'static> {
+/// What output pixels meet of pixels with their channels last, a line each.
+fn windows(x: &Place, pixels: Pixels, slide: Slide, kernel: [usize; 2]) -> Factor<'static> {
     let x = x.as_it_lies();
-    let (images, pixels, inputs) = (shape[0], [shape[2], shape[3]], x.shape[3]);
+    let inputs = x.shape[3];
     let conv = &slide.conv;
     let plain = kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0; 4];
     if plain
-        && x.shape[1..3] == pixels
+        && pixels.windows.is_none()
+        && x.shape[1..3] == pixels.size
         && let Some(x) = matrix(&x)
     {
         let map = |at: &At, line: &Index, k: &Index, _: &Extents| -> Element {
@@ -208,7 +259,7 @@ fn windows(x: &Place, shape: &[usize], slide: Slide, kernel: [usize; 2]) -> Fact
         return Factor { wide: wide_channels(&x), place: x, map: Box::new(map), along_depth: true };
     }
     let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-        let [n, oh, ow] = pixel(&at.line(line), images, pixels, e);
+        let [n, oh, ow] = pixels.at(&at.line(line), e);
         let [kh, kw, channel] = place_and_channel(at, k, kernel[1], inputs, e);
         // Past the last place, the picture may go on.
         let past = Guard::between(&kh, 0, kernel[0] as i64, e);

@@ -47,7 +47,8 @@ impl<'a> Lowering<'a> {
         let target = self.gpu?;
         let schedule = Schedule::of([rows, columns, depth], result.batches(), target, self.gpu_options)?;
         let bias = operands.get(2).copied();
-        Product { name, anchor, results, result, first, second, bias, schedule }.kernels(self, scope)
+        Product { name, anchor, results, result, first, second, bias, pool: None, schedule }
+            .kernels(self, scope)
     }
 }
 

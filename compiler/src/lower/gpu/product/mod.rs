@@ -11,17 +11,19 @@
 //! far apart that neither fragments nor copies of 16 bytes meet in a bank more than twice
 //! ([`DEPTH_PADDING`], [`LINE_PADDING`]). What is past the edges are zeros.
 //!
-//! [`conv`] and [`matrix`] say what the factors are; elementwise work and the store follow in registers.
+//! [`conv`] and [`matrix`] say what the factors are; elementwise work, a pooling ([`pooled`]) and the store follow in registers.
 
 mod conv;
 mod factor;
 mod matrix;
+mod pooled;
 mod result;
 
 use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
 pub(super) use self::factor::{At, Factor};
+use self::pooled::Pool;
 pub(super) use self::result::Result2d;
 use super::Made;
 use super::elements::finished;
@@ -44,7 +46,7 @@ const DEPTH_PADDING: usize = 4;
 const LINE_PADDING: usize = 8;
 
 /// Columns of a thread's tile where products are f32.
-const THREAD_COLUMNS: usize = 8;
+pub(super) const THREAD_COLUMNS: usize = 8;
 
 /// A contraction, with what follows it.
 pub(super) struct Product<'p> {
@@ -58,11 +60,14 @@ pub(super) struct Product<'p> {
     pub second: Factor<'p>,
     /// Added to every row.
     pub bias: Option<NodeId>,
+    /// The pooling of its results, if it is in the kernel: rows are pixels by windows then, and the result is what is
+    /// pooled.
+    pub pool: Option<Pool>,
     pub schedule: Schedule,
 }
 
-/// What is done with a sum: its row and column in the result, and its place among the sums.
-type EachPlace<'f> = dyn FnMut(&mut Builder, [Index; 2], Vec<Index>) + 'f;
+/// What is done with a result: its row and column, and the places of its sums.
+type EachResult<'f> = dyn FnMut(&mut Builder, [&Index; 2], Vec<Vec<Index>>) + 'f;
 
 /// Sizes of the dimensions that rows count, and of those that columns do.
 type Sizes = [Vec<usize>; 2];
@@ -117,15 +122,15 @@ impl Product<'_> {
         for (_, place) in self.results {
             b.bind(place, Access::Write, "out");
         }
-        let sizes = self.result.side_sizes();
-        // Sums start from the bias, which is loaded while the first tiles are on their way; where the last tile is not
-        // full, the guards would take registers that the sums need.
-        let early = self.result.sides()[1].is_multiple_of(self.schedule.tile.size[1]);
-        let start = |b: &mut Builder, column: &Index| if early { self.bias(b, column) } else { None };
-        self.block(&mut b, &sizes, start, |b, work, [row, column], sum| {
+        let work = self.sums(&mut b, |b, column| self.early_bias(b, column));
+        self.each_result(&mut b, &work, Some(&self.result.side_sizes()), &mut |b, [row, column], at| {
             let index = self.result.index(&work.batch, row, column, b.extents());
-            let sum = if early { sum } else { self.with_bias(b, column, sum) };
-            self.finish(b, &self.result.spread(&index), sum);
+            let sums: Vec<Expr> =
+                at.into_iter().map(|at| self.late_bias(b, column, Expr::Load(work.sums, at))).collect();
+            match &self.pool {
+                None => sums.into_iter().for_each(|sum| self.finish(b, &self.result.spread(&index), sum)),
+                Some(pool) => self.finish_window(b, pool, &index, sums),
+            }
         });
         finished(b)
     }
@@ -134,16 +139,13 @@ impl Product<'_> {
     fn parts(&self, scope: &Scope, to: &Place) -> Option<Made> {
         let mut b = Builder::new(&format!("{}_parts", self.name), scope);
         let out = b.bind(to, Access::Write, "parts");
+        let work = self.sums(&mut b, |_, _| None);
         let sizes = self.result.sides().map(|n| vec![n]);
-        self.block(
-            &mut b,
-            &sizes,
-            |_, _| None,
-            |b, work, [row, column], sum| {
-                let at = [self.result.batch_number(&work.batch), row.clone(), column.clone()];
-                b.store(out, [std::slice::from_ref(&work.part), &at].concat(), sum);
-            },
-        );
+        self.each_result(&mut b, &work, Some(&sizes), &mut |b, [row, column], at| {
+            let to = [self.result.batch_number(&work.batch), row.clone(), column.clone()];
+            let to = [std::slice::from_ref(&work.part), &to].concat();
+            at.into_iter().for_each(|at| b.store(out, to.clone(), Expr::Load(work.sums, at)));
+        });
         finished(b)
     }
 
@@ -180,6 +182,20 @@ impl Product<'_> {
         }
     }
 
+    /// What the sums of a column start from, if not zero: the bias, which is loaded while the first tiles are on their
+    /// way. Where the last tile is not full it is added late: its guards would take registers that the sums need.
+    fn early_bias(&self, b: &mut Builder, column: &Index) -> Option<Expr> {
+        if self.is_bias_early() { self.bias(b, column) } else { None }
+    }
+
+    fn late_bias(&self, b: &mut Builder, column: &Index, sum: Expr) -> Expr {
+        if self.is_bias_early() { sum } else { self.with_bias(b, column, sum) }
+    }
+
+    fn is_bias_early(&self) -> bool {
+        self.result.sides()[1].is_multiple_of(self.schedule.tile.size[1])
+    }
+
     /// Elementwise work and store of one element.
     fn finish(&self, b: &mut Builder, index: &[Index], sum: Expr) {
         let sum = b.shared(DType::F32, sum);
@@ -187,21 +203,14 @@ impl Product<'_> {
         b.store_all(self.results, index);
     }
 
-    /// The block's work: `start` says what the sums of a column start from (else zero), `store` does what is to be done with one.
-    /// `sizes` are those of the dimensions that rows and columns count.
-    fn block(
-        &self,
-        b: &mut Builder,
-        sizes: &Sizes,
-        start: impl Fn(&mut Builder, &Index) -> Option<Expr>,
-        mut store: impl FnMut(&mut Builder, &Work, [&Index; 2], Expr),
-    ) {
+    /// The block's sums, complete: `start` says what those of a column start from, if not zero.
+    fn sums(&self, b: &mut Builder, start: impl Fn(&mut Builder, &Index) -> Option<Expr>) -> Work {
         let Schedule { tile, parts, steps, products } = self.schedule;
         b.kernel.threads = Some(tile.threads());
         let batch: Vec<Index> = self.result.batch().iter().map(|&n| b.task("b", n)).collect();
         let part = b.task("p", parts);
-        let [rows, columns] = self.result.sides();
-        let row = b.task("m", rows.div_ceil(tile.size[0])) * tile.size[0] as i64;
+        let [_, columns] = self.result.sides();
+        let row = b.task("m", self.rows().div_ceil(tile.size[0])) * tile.size[0] as i64;
         let column = b.task("n", columns.div_ceil(tile.size[1])) * tile.size[1] as i64;
         let bytes = self.first.tile_bytes(tile.size[0]) + self.second.tile_bytes(tile.size[1]);
         let stages = self.schedule.stages(bytes);
@@ -215,9 +224,9 @@ impl Product<'_> {
         };
         let first_step = part.clone() * steps as i64;
         let work = Work { batch, part, origin: [row, column], first_step, tiles, sums };
-        self.each_place(b, &work, None, &mut |b, [_, column], at| {
-            let start = start(b, &column);
-            b.store(work.sums, at, start.unwrap_or(f32(0.0)));
+        self.each_result(b, &work, None, &mut |b, [_, column], at| {
+            let start = start(b, column).unwrap_or(f32(0.0));
+            at.into_iter().for_each(|at| b.store(work.sums, at, start.clone()));
         });
         b.serial("s", stages - 1, |b, s| self.copy(b, &work, &s, &s));
         b.serial("s", steps - (stages - 1), |b, s| {
@@ -235,9 +244,13 @@ impl Product<'_> {
             let stage = (s + (steps - (stages - 1))).rem(stages, b.extents());
             self.add_up(b, &work, &stage);
         });
-        self.each_place(b, &work, Some(sizes), &mut |b, [row, column], at| {
-            store(b, &work, [&row, &column], Expr::Load(work.sums, at));
-        });
+        work
+    }
+
+    /// Rows of sums.
+    fn rows(&self) -> usize {
+        let [rows, _] = self.result.sides();
+        self.pool.as_ref().map_or(rows, |pool| pool.windows.rows_of(rows))
     }
 
     /// Starts to copy the tiles of a step.
@@ -276,32 +289,34 @@ impl Product<'_> {
         b.kernel.buffer("sum", DType::F32, &self.thread_tile(), Memory::Register)
     }
 
-    /// Every sum, or every one that is inside of these sizes: its row and column in the result, and its place among the sums.
-    /// Rows are outside, so that what follows from a row (a pixel's place) is computed once.
-    fn each_place(&self, b: &mut Builder, work: &Work, sizes: Option<&Sizes>, f: &mut EachPlace<'_>) {
+    /// Every result, or every one that is inside of these sizes: its row and column, and the places of its sums: one, or
+    /// those of a window. Rows are outside, so that what follows from a row (a pixel's place) is computed once.
+    fn each_result(&self, b: &mut Builder, work: &Work, sizes: Option<&Sizes>, f: &mut EachResult<'_>) {
         let within = |b: &mut Builder, side: usize, i: &Index, body: &mut dyn FnMut(&mut Builder)| {
             let guards = sizes.map_or(vec![], |sizes| {
                 inside(&result::digits(i, &sizes[side], b.extents()), &sizes[side], b)
             });
             b.when(guards, body);
         };
-        let origin = &work.origin;
+        let sums = if self.pool.is_some() { pooled::PIXELS } else { 1 };
+        let numbers = |i: &Index| (0..sums).map(|s| i.clone() * sums as i64 + s).collect::<Vec<_>>();
+        let (top, left) = (work.origin[0].div(sums, b.extents()), &work.origin[1]);
         match self.schedule.products.rounding() {
             Some(_) => b.warps(|b, warp| {
-                let [top, left] = self.warp_origin(&warp, b);
+                let [y, x] = self.warp_origin(&warp, b);
                 let ([rows, columns], [height, width]) = (self.matrices(), Fragment::Sum.shape());
-                b.unroll("i", rows, |b, i| {
+                let top = top + y.div(sums, b.extents());
+                b.unroll("i", rows / sums, |b, i| {
                     b.members(LoopKind::Rows(Fragment::Sum), "r", height, |b, row| {
-                        let r = origin[0].clone() + top + i.clone() * height as i64 + row.clone();
+                        let r = top.clone() + i.clone() * height as i64 + row.clone();
                         within(b, 0, &r, &mut |b| {
                             b.unroll("j", columns, |b, j| {
                                 b.members(LoopKind::Columns(Fragment::Sum), "c", width, |b, column| {
-                                    let c = origin[1].clone()
-                                        + left.clone()
-                                        + j.clone() * width as i64
-                                        + column.clone();
-                                    let at = vec![i.clone(), j, row.clone(), column];
-                                    within(b, 1, &c, &mut |b| f(b, [r.clone(), c.clone()], at.clone()));
+                                    let c =
+                                        left.clone() + x.clone() + j.clone() * width as i64 + column.clone();
+                                    let at = |i| vec![i, j.clone(), row.clone(), column.clone()];
+                                    let at = || numbers(&i).into_iter().map(at).collect();
+                                    within(b, 1, &c, &mut |b| f(b, [&r, &c], at()));
                                 });
                             });
                         });
@@ -312,13 +327,15 @@ impl Product<'_> {
                 let [rows, columns] = self.thread_tile();
                 let across = self.schedule.tile.size[1] / columns;
                 let (y, x) = (thread.div(across, b.extents()), thread.rem(across, b.extents()));
-                b.unroll("i", rows, |b, i| {
-                    let r = origin[0].clone() + y * rows as i64 + i.clone();
+                let (top, left) = (top + y * (rows / sums) as i64, left.clone() + x);
+                b.unroll("i", rows / sums, |b, i| {
+                    let r = top.clone() + i.clone();
                     within(b, 0, &r, &mut |b| {
                         b.unroll("j", columns, |b, j| {
-                            let c = origin[1].clone() + x.clone() + j.clone() * across as i64;
-                            let at = vec![i.clone(), j];
-                            within(b, 1, &c, &mut |b| f(b, [r.clone(), c.clone()], at.clone()));
+                            let c = left.clone() + j.clone() * across as i64;
+                            let at = |i| vec![i, j.clone()];
+                            let at = || numbers(&i).into_iter().map(at).collect();
+                            within(b, 1, &c, &mut |b| f(b, [&r, &c], at()));
                         });
                     });
                 });

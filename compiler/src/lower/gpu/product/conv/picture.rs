@@ -1,7 +1,7 @@
 //! Factors that lie row-major: pictures, of few channels, and their weights as they are. Windows are copied an
 //! element at a time.
 
-use super::{Element, reach};
+use super::{Element, Pixels, reach};
 use crate::graph::op::Conv2d;
 use crate::kernel::{Extents, Index};
 use crate::lower::access::Place;
@@ -14,11 +14,10 @@ fn split(i: &Index, [rows, columns]: [usize; 2], e: &Extents) -> [Index; 3] {
     [i.div(rows * columns, e), pixel.div(columns, e), pixel.rem(columns, e)]
 }
 
-/// What outputs of that shape meet of the input, a line a pixel.
-pub(super) fn windows(x: Place, shape: &[usize], slide: Slide, kernel: [usize; 2]) -> Factor<'static> {
-    let (images, pixels) = (shape[0], [shape[2], shape[3]]);
+/// What output pixels meet of the input, a line a pixel.
+pub(super) fn windows(x: Place, pixels: Pixels, slide: Slide, kernel: [usize; 2]) -> Factor<'static> {
     let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
-        let [n, oh, ow] = super::pixel(&at.line(line), images, pixels, e);
+        let [n, oh, ow] = pixels.at(&at.line(line), e);
         let [channel, kh, kw] = split(&at.k(k), kernel, e);
         let ([h, w], guards) = super::met(&slide, [oh, ow], [kh, kw], e);
         (vec![n, channel, h, w], guards)

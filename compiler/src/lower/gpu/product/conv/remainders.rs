@@ -101,7 +101,7 @@ impl<'a> Lowering<'a> {
                 Some(schedule) => {
                     let Wanted { name, anchor, results, bias, .. } = *wanted;
                     let (first, second) = (inputs(x, wanted.shape[0], comb), places(weights.clone(), comb));
-                    Product { name, anchor, results, result, first, second, bias, schedule }
+                    Product { name, anchor, results, result, first, second, bias, pool: None, schedule }
                         .kernels(self, scope)
                 }
             };
