@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nnc::compiler::target::GpuTarget;
 use nnc::report::memory::RunMemory;
 use nnc::train::StepMemory;
 
@@ -17,6 +18,7 @@ Examples:
   nnc summary examples/googlenet.nn --train     with the parts that exist only in training, and
                                                 the memory that a training step takes
   nnc summary examples/resnet_cifar.nn --train --batch 64 --memory-limit 300MB
+  nnc summary examples/vgg.nn --target-gpu sm_90
 
 MACs are the multiply-accumulate operations of convolutions and matrix products of one run.
 The memory is what the plan says that a run takes: weights packed for it, each once, and room for
@@ -30,6 +32,9 @@ pub struct Args {
     train: bool,
     #[command(flatten)]
     step: StepArgs,
+    /// The memory on a GPU: `sm_80` (Ampere) or `sm_90` (Hopper)
+    #[arg(long, value_name = "GPU", conflicts_with = "tuned")]
+    target_gpu: Option<GpuTarget>,
     #[command(flatten)]
     net: NetArgs,
     #[command(flatten)]
@@ -40,6 +45,7 @@ pub fn run(args: &Args) -> Outcome {
     let source = open_source(&args.file)?;
     let options = args.how.options(args.net.options()).training(args.train);
     let options = args.step.options(options, args.train)?;
+    let options = args.target_gpu.into_iter().fold(options, nnc::Options::gpu);
     let network = build(&source, &options)?;
     let memory = match args.train && network.is_trainable() {
         true => Some(StepMemory::of(&source, &options, &args.step.trainer())?),

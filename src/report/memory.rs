@@ -3,10 +3,11 @@
 use std::fmt;
 
 use nnc_compiler::plan::usage::{self, Kind, Usage};
+use nnc_compiler::target::GpuTarget;
 
 use super::table::{Align, Table, bytes};
 use crate::error::Result;
-use crate::{ByteSize, Network, pipeline};
+use crate::{ByteSize, Network, Options, pipeline};
 
 /// What a model takes in memory when it runs. `Display` draws the table of `nnc summary`. Beside it, a process has
 /// its own code and what compiling took.
@@ -22,8 +23,8 @@ use crate::{ByteSize, Network, pipeline};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunMemory {
-    /// Threads that run it.
-    pub threads: usize,
+    /// What runs it.
+    pub machine: Machine,
     /// Bytes by kind: packed weights, the arena where most of it is in use, and what is beside them.
     pub usage: Usage,
     /// What a weights file or the initialisation gives: all parameters.
@@ -33,23 +34,27 @@ pub struct RunMemory {
 }
 
 impl RunMemory {
-    /// Plans the runs of a net whose sizes are known, for the CPU that the options choose.
+    /// Plans the runs of a net whose sizes are known, for the CPU (or GPU) that the options choose.
     ///
     /// # Errors
     /// If sizes are not known, or there is no code for one of its operations or types.
     pub fn of(network: &Network) -> Result<RunMemory> {
         network.require_sizes()?;
         let options = network.options();
-        let target = options.chosen_target();
-        let (graph, _) = pipeline::optimize(network.graph(), &target);
-        let module = pipeline::lower(&graph, &target, &options.lowering(), network.sources())?;
+        let (graph, _) = pipeline::optimize(network.graph(), &options.machine());
+        let module = match options.chosen_gpu() {
+            Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, options.lowering_for_gpu(), network.sources())?,
+            None => {
+                pipeline::lower(&graph, &options.chosen_target(), &options.lowering(), network.sources())?
+            }
+        };
         let plan = pipeline::plan(&module);
         let size =
             |p: &nnc_runtime::program::Parameter| nnc_runtime::Program::port_bytes(&p.port).unwrap_or(0);
-        let threads = options.thread_count();
+        let machine = Machine::of(options);
         Ok(RunMemory {
-            threads,
-            usage: usage::session(&module, &plan, threads),
+            machine,
+            usage: usage::session(&module, &plan, machine.scratches()),
             read: ByteSize(module.parameters.iter().map(size).sum::<usize>() as u64),
             loading: ByteSize(plan.loading_bytes as u64),
         })
@@ -74,7 +79,7 @@ impl RunMemory {
 
 impl fmt::Display for RunMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "memory of a run, {}", threads(self.threads))?;
+        writeln!(f, "memory of a run, {}", self.machine)?;
         write!(f, "{}", kinds(&self.usage, &[]))?;
         writeln!(f, "total  {}", self.total())?;
         let (read, loading) = (self.read, self.loading);
@@ -82,9 +87,37 @@ impl fmt::Display for RunMemory {
     }
 }
 
-/// `2 threads`.
-pub(crate) fn threads(n: usize) -> String {
-    format!("{n} thread{}", if n == 1 { "" } else { "s" })
+/// What runs something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// So many threads of a CPU.
+    Threads(usize),
+    /// A GPU of that kind.
+    Gpu(GpuTarget),
+}
+
+impl Machine {
+    /// The one that options choose.
+    pub fn of(options: &Options) -> Machine {
+        options.chosen_gpu().map_or_else(|| Machine::Threads(options.thread_count()), Machine::Gpu)
+    }
+
+    /// Scratch memories of kernels beside the plan. What a GPU's threads have is in registers, or the driver's.
+    pub(crate) fn scratches(self) -> usize {
+        match self {
+            Machine::Threads(n) => n,
+            Machine::Gpu(_) => 0,
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Machine::Threads(n) => write!(f, "{n} thread{}", if *n == 1 { "" } else { "s" }),
+            Machine::Gpu(target) => write!(f, "on a GPU ({target})"),
+        }
+    }
 }
 
 /// The kinds that take something, and others that are always shown.

@@ -14,7 +14,7 @@ use nnc_dsl::SourceMap;
 use super::step::{Net, Step};
 use super::trainer::TrainerOptions;
 use crate::error::Result;
-use crate::report::memory::{kinds, threads};
+use crate::report::memory::{Machine, kinds};
 use crate::{ByteSize, Error, Options, Source, pipeline};
 
 /// What a training step takes, and which activations it keeps. `Display` draws the table of
@@ -36,8 +36,8 @@ pub struct StepMemory {
     pub net: String,
     /// Examples in the step.
     pub batch: usize,
-    /// Threads that take it.
-    pub threads: usize,
+    /// What takes it.
+    pub machine: Machine,
     /// Bytes by kind, at the moment at which most is in use.
     pub usage: Usage,
     /// Values of the forward part that the backward part needs, in the order in which they are made.
@@ -85,9 +85,10 @@ pub(super) fn plan(
     sources: &SourceMap,
 ) -> Result<Planned> {
     let (graph, reports) = pipeline::optimize(&step.graph, &options.machine());
-    // What a GPU's threads need beside the arguments is theirs; the plan has no part in it.
-    let threads = options.chosen_gpu().map_or(options.thread_count(), |_| 1);
-    let around = Around { threads, optimizer_state: &step.optimizer_state };
+    let machine = Machine::of(options);
+    // On a GPU, the next batch is copied while a step runs.
+    let input_sets = if options.chosen_gpu().is_some() { 2 } else { 1 };
+    let around = Around { threads: machine.scratches(), input_sets, optimizer_state: &step.optimizer_state };
     let mut module = match options.chosen_gpu() {
         Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, options.lowering_for_gpu(), sources)?,
         None => pipeline::lower(&graph, &options.chosen_target(), &options.lowering(), sources)?,
@@ -104,7 +105,7 @@ pub(super) fn plan(
     let memory = StepMemory {
         net: graph.name,
         batch,
-        threads: around.threads,
+        machine,
         usage: usage(&module, &plan, around),
         activations: activations(&module, &plan),
         never_stored: remarks.map(|r| (r.text.clone(), place(r))).collect(),
@@ -124,8 +125,7 @@ fn too_small(limit: ByteSize, least: usize) -> Error {
 
 impl fmt::Display for StepMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let threads = threads(self.threads);
-        writeln!(f, "memory of a training step, batch {}, {threads}", self.batch)?;
+        writeln!(f, "memory of a training step, batch {}, {}", self.batch, self.machine)?;
         write!(f, "{}", kinds(&self.usage, &ALWAYS_SHOWN))?;
         let limit =
             self.limit.map_or(String::new(), |limit| format!(", within the limit of {}", limit.rounded_up()));

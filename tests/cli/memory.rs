@@ -118,3 +118,15 @@ fn summaries_show_the_memory_of_a_run() {
     assert!(text.contains("\nmemory of a run, 2 threads\n"), "{text}");
     assert!(text.contains("\nloading reads 527.8 MiB of parameters; weights take "), "{text}");
 }
+
+/// The memory on a GPU is that of its own kernels: no winograd filters, no scratch memory of threads.
+#[test]
+fn memory_on_a_gpu() {
+    let run = nnc("summary examples/vgg.nn --set N=1 --target-gpu sm_90").ok();
+    assert!(run.contains("memory of a run, on a GPU (sm_90)\n"), "{run}");
+    let step = nnc("summary examples/lenet.nn --train --batch 8 --target-gpu sm_80").ok();
+    assert!(step.contains("memory of a training step, batch 8, on a GPU (sm_80)\n"), "{step}");
+    // Eight pictures and labels, twice: the next ones are copied while a step runs.
+    let batch = step.lines().find(|l| l.starts_with("inputs and outputs")).unwrap_or_default();
+    assert!(batch.ends_with("49.1 KiB"), "{step}");
+}

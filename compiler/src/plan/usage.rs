@@ -112,6 +112,8 @@ impl Usage {
 pub struct Around<'a> {
     /// Threads that run it.
     pub threads: usize,
+    /// Inputs there is room for: two sets where one is filled while the other one is in use.
+    pub input_sets: usize,
     /// Names of the parameters that are the optimizer's state.
     pub optimizer_state: &'a BTreeSet<String>,
 }
@@ -119,7 +121,7 @@ pub struct Around<'a> {
 /// The memory of a session that changes nothing, by kind. It has the parameters that runs read as they are;
 /// of the others, only what was prepared of them.
 pub fn session(module: &Module, plan: &Plan, threads: usize) -> Usage {
-    let mut usage = usage(module, plan, Around { threads, optimizer_state: &BTreeSet::new() });
+    let mut usage = usage(module, plan, Around { threads, input_sets: 1, optimizer_state: &BTreeSet::new() });
     let mut read = vec![false; module.parameters.len()];
     for (value, used) in module.values.iter().zip(used_by_runs(module)) {
         if let Role::Parameter(i) | Role::State(i) = value.role {
@@ -162,7 +164,8 @@ fn beside_arena(module: &Module, around: Around<'_>) -> Usage {
         };
         usage.add(kind, bytes(&p.port));
     }
-    usage.add(Kind::Batch, module.inputs.iter().chain(&module.outputs).map(bytes).sum());
+    let inputs: usize = module.inputs.iter().map(bytes).sum();
+    usage.add(Kind::Batch, around.input_sets * inputs + module.outputs.iter().map(bytes).sum::<usize>());
     for value in &module.values {
         if let Role::Constant(data) = &value.role {
             usage.add(Kind::Constants, data.len().next_multiple_of(ALIGNMENT));

@@ -91,7 +91,7 @@ fn launches(module: &Module, name: &str) -> usize {
 }
 
 fn around(threads: usize, optimizer_state: &std::collections::BTreeSet<String>) -> Around<'_> {
-    Around { threads, optimizer_state }
+    Around { threads, input_sets: 1, optimizer_state }
 }
 
 #[test]
