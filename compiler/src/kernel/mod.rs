@@ -60,6 +60,9 @@ pub struct Buffer {
     pub strides: Vec<usize>,
     /// Where it is.
     pub memory: Memory,
+    /// All its elements are what [`Rounding::Tf32`] leaves as it is. What a kernel stores there is rounded
+    /// ([`Kernel::is_tf32`]); what it reads, others have rounded.
+    pub tf32: bool,
 }
 
 impl Buffer {
@@ -256,7 +259,7 @@ pub enum Expr {
     Local(Local),
 }
 
-/// Functions of one operand. Those past `Bits` are expanded by [`math`] into the ones before.
+/// Functions of one operand. Those past `Tf32` are expanded by [`math`] into the ones before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // each is its own name
 pub enum UnOp {
@@ -273,6 +276,8 @@ pub enum UnOp {
     Bits,
     /// The f32 of these bits.
     FromBits,
+    /// An f32 rounded as tensor cores want it ([`block::tf32`]); GPUs alone have it.
+    Tf32,
     Exp,
     Log,
     Tanh,
@@ -393,6 +398,7 @@ impl Kernel {
             shape: shape.to_vec(),
             strides: strides.to_vec(),
             memory,
+            tf32: false,
         });
         BufferId(self.buffers.len() as u32 - 1)
     }
@@ -421,6 +427,26 @@ impl Kernel {
     pub fn flat(&self, buffer: BufferId, index: &[Index]) -> Index {
         let strides = &self.buffer_of(buffer).strides;
         index.iter().zip(strides).fold(Index::default(), |sum, (i, &s)| sum + i.clone() * s as i64)
+    }
+
+    /// True if a value is certain to be one that [`block::tf32`] leaves as it is: rounded here, from a buffer of such
+    /// numbers, or chosen among them.
+    pub fn is_tf32(&self, e: &Expr) -> bool {
+        match e {
+            Expr::Const(DType::F32, c) => {
+                let bits = (*c as f32).to_bits();
+                block::tf32(bits) == bits
+            }
+            Expr::Load(b, _) | Expr::Gather { buffer: b, .. } => {
+                self.buffers.get(b.0 as usize).is_some_and(|b| b.tf32)
+            }
+            Expr::Guarded { value: a, otherwise: b, .. }
+            | Expr::Select(_, a, b)
+            | Expr::Binary(BinOp::Max | BinOp::Min, a, b) => self.is_tf32(a) && self.is_tf32(b),
+            Expr::Unary(UnOp::Tf32, _) => true,
+            Expr::Unary(UnOp::Relu | UnOp::Neg | UnOp::Abs, a) => self.is_tf32(a),
+            _ => false,
+        }
     }
 
     /// The number of tasks.

@@ -129,6 +129,9 @@ impl Printer<'_> {
         if b.strides != row_major(&b.shape) {
             write!(f, " strides {:?}", b.strides)?;
         }
+        if b.tf32 {
+            f.write_str(" tf32")?;
+        }
         match b.memory {
             Memory::Global(Access::Read) => f.write_str(" read"),
             Memory::Global(Access::Write) => f.write_str(" write"),
@@ -338,6 +341,7 @@ pub fn unary_name(op: UnOp) -> &'static str {
         UnOp::Not => "not",
         UnOp::Bits => "bits",
         UnOp::FromBits => "from_bits",
+        UnOp::Tf32 => "tf32",
         UnOp::Exp => "exp",
         UnOp::Log => "log",
         UnOp::Tanh => "tanh",

@@ -28,6 +28,8 @@ pub(super) struct Place {
     pub layout: Layout,
     /// Distances of neighbours along the dimensions in memory, in elements.
     pub strides: Vec<usize>,
+    /// What is stored there is rounded to TF32 ([`crate::kernel::Buffer::tf32`]).
+    pub tf32: bool,
 }
 
 /// The shape in memory of a logical shape.
@@ -59,7 +61,7 @@ impl Place {
     /// A tensor that fills its value.
     pub fn dense(value: ValueId, dtype: DType, shape: &[usize], layout: Layout) -> Place {
         let strides = row_major(&physical(shape, layout));
-        Place { value, offset: 0, dtype, shape: shape.to_vec(), layout, strides }
+        Place { value, offset: 0, dtype, shape: shape.to_vec(), layout, strides, tf32: false }
     }
 
     /// The shape in memory.
@@ -142,6 +144,7 @@ impl Builder<'_> {
         }
         let shape = place.physical();
         let buffer = self.kernel.strided(name, place.dtype, &shape, &place.strides, Memory::Global(access));
+        self.kernel.buffers[buffer.0 as usize].tf32 = place.tf32;
         self.args.push(Arg { value: place.value, offset: place.offset });
         self.bound.push((place.clone(), written, buffer));
         buffer

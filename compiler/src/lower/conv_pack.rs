@@ -206,14 +206,27 @@ impl<'a> Lowering<'a> {
         shape: &[usize],
         element: &Repack,
     ) -> Result<Place, LowerError> {
-        let key = (id, name.to_string(), shape.to_vec());
+        self.repacked_as(id, name, shape, Numbers::Same, element)
+    }
+
+    /// A value in another order, as [`Lowering::repacked`], perhaps rounded.
+    pub(super) fn repacked_as(
+        &mut self,
+        id: NodeId,
+        name: &str,
+        shape: &[usize],
+        numbers: Numbers,
+        element: &Repack,
+    ) -> Result<Place, LowerError> {
+        let tf32 = numbers == Numbers::Tf32;
+        let key = (id, name.to_string(), shape.to_vec(), numbers);
         if let Some(place) = self.packed.get(&key) {
             return Ok(Place::clone(place));
         }
         let from = self.operand(id)?;
         let label = self.graph.node(id).name.clone();
         let value = self.new_value(&label, DType::F32, shape, Role::Temporary);
-        let to = Place::dense(value, DType::F32, shape, Layout::Plain);
+        let to = Place { tf32, ..Place::dense(value, DType::F32, shape, Layout::Plain) };
         let scope = Scope { graph: self.graph, members: Default::default(), operands: Default::default() };
         let elements = Elements { name, out: &to, work: 1, flat: false, lanes: self.target.lanes };
         let read = |b: &mut Builder, at: &[Index]| match &from {
@@ -230,6 +243,15 @@ impl<'a> Lowering<'a> {
         self.packed.insert(key, Rc::new(to.clone()));
         Ok(to)
     }
+}
+
+/// What becomes of the numbers of a value that is repacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Numbers {
+    /// They are the same.
+    Same,
+    /// They are rounded to TF32; for GPUs.
+    Tf32,
 }
 
 /// Whose tasks a convolution is cut for.

@@ -9,9 +9,10 @@ use nnc_runtime::program::Access;
 
 use super::access::{Place, position};
 use super::builder::{Builder, Scope, is_vectorisable};
+use super::elementwise::unary;
 use crate::graph::{Layout, NodeId};
 use crate::kernel::module::Arg;
-use crate::kernel::{Expr, Guard, Index, Kernel, row_major};
+use crate::kernel::{Expr, Guard, Index, Kernel, UnOp, row_major};
 
 /// Operations that a task should do at least: starting one costs about as much as a thousand.
 const TASK_WORK: usize = 1 << 16;
@@ -263,8 +264,12 @@ impl Builder<'_> {
         Expr::Load(buffer, vec![at])
     }
 
-    /// Stores an element at an index, or where the flat index says.
+    /// Stores an element at an index, or where the flat index says; rounded, where that place has rounded numbers.
     pub fn store_at(&mut self, place: &Place, index: &[Index], value: Expr) {
+        let value = match place.tf32 && !self.kernel.is_tf32(&value) {
+            true => unary(UnOp::Tf32, value),
+            false => value,
+        };
         match self.flat.clone() {
             Some(at) => {
                 let out = self.bind(&place.flat(), Access::Write, "out");

@@ -56,6 +56,7 @@ use nnc_runtime::program::{Parameter, Phase, Port};
 
 use self::access::Place;
 use self::algorithm::{Choice, LowerOptions, algorithm_of};
+use self::conv_pack::Numbers;
 use self::gpu::GpuOptions;
 use self::values::Moment;
 use crate::graph::{Graph, Layout, NodeId, Op};
@@ -179,8 +180,10 @@ struct Lowering<'a> {
     in_place: HashMap<NodeId, NodeId>,
     /// Kernels by what can be hashed of them.
     kernels: HashMap<KernelKey, Vec<usize>>,
-    /// Repacked values, by what they are made of, how, and their shape.
-    packed: HashMap<(NodeId, String, Vec<usize>), Rc<Place>>,
+    /// Nodes whose values are rounded to TF32 where they are stored ([`gpu`]).
+    rounded: HashSet<NodeId>,
+    /// Repacked values, by what they are made of, how, their shape, and to what numbers.
+    packed: HashMap<(NodeId, String, Vec<usize>, Numbers), Rc<Place>>,
     run: Vec<Launch>,
 }
 
@@ -236,6 +239,7 @@ impl<'a> Lowering<'a> {
             output_of: HashMap::new(),
             in_place: HashMap::new(),
             kernels: HashMap::new(),
+            rounded: HashSet::new(),
             packed: HashMap::new(),
             run: vec![],
         })
@@ -246,6 +250,7 @@ impl<'a> Lowering<'a> {
         self.find_groups();
         self.find_roots();
         self.declare();
+        self.find_rounded();
         let units = self.units();
         self.outputs(Moment::Start)?;
         let saved = self.save_old_values()?;

@@ -118,7 +118,8 @@ impl Lowering<'_> {
                 let role = self.role(id);
                 let dtype = node.ty.dtype;
                 let value = self.new_value(&node.name, dtype, &physical(&shape, layout), role);
-                Place::dense(value, dtype, &shape, layout)
+                let tf32 = self.rounded.contains(&id) && !node.op.is_source();
+                Place { tf32, ..Place::dense(value, dtype, &shape, layout) }
             }
         };
         self.places.insert(id, place.clone());
@@ -205,7 +206,7 @@ impl Place {
     /// The same memory as another place, seen as dense in a layout.
     fn dense_at(plain: &Place, layout: Layout) -> Place {
         let dense = Place::dense(plain.value, plain.dtype, &plain.shape, layout);
-        Place { offset: plain.offset, ..dense }
+        Place { offset: plain.offset, tf32: plain.tf32, ..dense }
     }
 }
 

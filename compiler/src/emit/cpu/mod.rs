@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use self::cranelift::Cranelift;
 use crate::kernel::verify::Verified;
-use crate::kernel::{Kernel, Memory, math};
+use crate::kernel::{Expr, Kernel, Memory, Stmt, UnOp, math};
 use crate::target::CpuTarget;
 
 /// Every function starts at a multiple of this (a cache line; larger than any constant in it needs).
@@ -69,8 +69,8 @@ pub struct Code {
 /// Compiles the kernels, in parallel.
 ///
 /// # Errors
-/// For a target without code generator or without the features that kernels need, and kernels whose tasks are
-/// blocks of threads.
+/// For a target without code generator or without the features that kernels need, and kernels for GPUs: those whose
+/// tasks are blocks of threads, or which round to TF32.
 pub fn compile(
     kernels: &[Verified<'_>],
     target: &CpuTarget,
@@ -79,6 +79,10 @@ pub fn compile(
     let generator = Generator::new(target)?;
     if let Some(k) = kernels.iter().find(|k| k.threads.is_some()) {
         let problem = "its tasks are blocks of threads, which only GPUs have".to_string();
+        return Err(EmitError::Kernel { kernel: k.name.clone(), problem });
+    }
+    if let Some(k) = kernels.iter().find(|k| rounds(&k.body)) {
+        let problem = "it rounds numbers to TF32, which only GPUs do".to_string();
         return Err(EmitError::Kernel { kernel: k.name.clone(), problem });
     }
     let next = AtomicUsize::new(0);
@@ -164,6 +168,19 @@ struct Function {
     scratch_bytes: usize,
     clif: Option<String>,
     asm: Option<String>,
+}
+
+/// True if numbers are rounded to TF32.
+fn rounds(body: &[Stmt]) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Loop { body, .. } | Stmt::If { body, .. } => rounds(body),
+        Stmt::Store { value, .. } => {
+            let mut found = false;
+            value.walk(&mut |e| found |= matches!(e, Expr::Unary(UnOp::Tf32, _)));
+            found
+        }
+        Stmt::Prefetch { .. } | Stmt::Joint(_) => false,
+    })
 }
 
 /// The scratch memory of a task of a kernel, in bytes.

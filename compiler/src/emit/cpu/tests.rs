@@ -368,3 +368,17 @@ fn a_row_sum_becomes_this_wide_code() {
         insta::assert_snapshot!(format!("row_sum_of_{lanes}_lanes"), code.asm.expect("asked for"));
     }
 }
+
+#[test]
+fn kernels_that_round_to_tf32_are_for_gpus() {
+    let mut k = Kernel::new("rounds");
+    let y = k.buffer("y", DType::F32, &[1], Memory::Global(Access::Write));
+    let value = Expr::Unary(UnOp::Tf32, Box::new(Expr::Const(DType::F32, 0.1)));
+    k.body = vec![Stmt::Store { buffer: y, index: vec![0usize.into()], value }];
+    let verified = verify(&k).expect("it is right");
+    for target in targets() {
+        let error = compile(std::slice::from_ref(&verified), &target, &EmitOptions::default());
+        let error = error.expect_err("CPUs do not round so").to_string();
+        assert!(error.contains("rounds numbers to TF32, which only GPUs do"), "{error}");
+    }
+}

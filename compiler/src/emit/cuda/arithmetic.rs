@@ -60,6 +60,12 @@ impl Writer {
             UnOp::Not => self.op(dtype, to, "not.pred", &[x]),
             UnOp::Bits => self.op(DType::I32, to, "mov.b32", &[x]),
             UnOp::FromBits => self.op(DType::F32, to, "mov.b32", &[x]),
+            // The instruction's result is of no floating-point type.
+            UnOp::Tf32 => {
+                let bits = self.fresh(Class::Bits);
+                self.line(format!("cvt.rna.tf32.f32 {bits}, {x}"));
+                self.op(DType::F32, to, "mov.b32", &[&bits])
+            }
             UnOp::Exp | UnOp::Log | UnOp::Tanh | UnOp::Sigmoid | UnOp::Erf => {
                 unreachable!("expanded before: see `kernel::math`")
             }

@@ -41,8 +41,8 @@ pub struct Members {
     pair: String,
     /// Which of a lane's rows and columns.
     slot: [usize; 2],
-    /// The line and the depth whose place a lane gives when a warp loads a matrix, by how many lines that has.
-    given: Vec<(usize, [String; 2])>,
+    /// The line and the depth whose place a lane gives when a warp loads a matrix of the first factor, of the second.
+    given: [Option<[String; 2]>; 2],
     /// The first element of a pair, until the second one is there.
     first_of_pair: Option<String>,
 }
@@ -182,40 +182,66 @@ impl<'k> Emitter<'k> {
     /// Binds the variables of loops that load whole matrices to the line and the depth whose place the lane gives.
     fn bind_loads(&mut self) {
         for load in matrix::loads(self.kernel, &self.extents) {
-            let lines = load.lanes();
-            let registers = match self.members.given.iter().find(|(n, _)| *n == lines) {
-                Some((_, registers)) => registers.clone(),
-                None => {
-                    let [line, depth] = ["line", "depth"].map(|n| self.out.named(Class::Int, n));
-                    let lane = self.members.lane.clone();
-                    self.out.line(format!("and.b32 {line}, {lane}, {}", lines - 1));
-                    self.out.line(format!("shr.s32 {depth}, {lane}, {}", lines.trailing_zeros()));
-                    self.out.line(format!("and.b32 {depth}, {depth}, 1"));
-                    self.out.line(format!("shl.b32 {depth}, {depth}, {}", matrix::ROW.trailing_zeros()));
-                    self.members.given.push((lines, [line.clone(), depth.clone()]));
-                    [line, depth]
-                }
-            };
+            let side = usize::from(matches!(load.fragment, Fragment::Second(_)));
+            let known = self.members.given[side].clone();
+            let registers = known.unwrap_or_else(|| self.given(side));
+            self.members.given[side] = Some(registers.clone());
             for (var, register) in [load.line, load.depth].into_iter().zip(registers) {
                 self.vars[var.0 as usize] = Binding::Dynamic { register, depth: self.depth, offset: 0 };
             }
         }
     }
 
-    /// Loads a matrix of a factor, and rounds it.
+    /// The line and the depth whose place a lane gives. Eight lanes have a matrix's lines; its number is that of
+    /// the others: of the first factor, lines go on in the next matrix, of the second one the depth ([`matrix`]). Where
+    /// fewer matrices are loaded, nobody takes note of the rest.
+    fn given(&mut self, side: usize) -> [String; 2] {
+        let [line, depth] = ["line", "depth"].map(|n| self.out.named(Class::Int, n));
+        let lane = self.members.lane.clone();
+        let of_depth = if side == 0 { 2 } else { 1 };
+        self.out.line(format!("shr.s32 {depth}, {lane}, {of_depth}"));
+        self.out.line(format!("and.b32 {depth}, {depth}, {}", matrix::ROW));
+        if side == 0 {
+            self.out.line(format!("and.b32 {line}, {lane}, 15"));
+            return [line, depth];
+        }
+        let within = self.out.fresh(Class::Int);
+        self.out.line(format!("and.b32 {within}, {lane}, 7"));
+        self.out.line(format!("shr.s32 {line}, {lane}, 1"));
+        self.out.line(format!("and.b32 {line}, {line}, 8"));
+        self.out.line(format!("or.b32 {line}, {line}, {within}"));
+        [line, depth]
+    }
+
+    /// Loads a matrix of a factor, or two beside each other, and rounds them unless they are.
     fn load_matrix(&mut self, load: &MatrixLoad) {
         let ((buffer, index), (from, at)) = (load.to, load.from);
         let first = self.matrix(load.fragment, buffer, &index[..index.len() - 2]);
-        let cells = self.cells[buffer.0 as usize][first..first + registers(load.fragment)].to_vec();
+        let count = load.matrices * registers(load.fragment);
+        let cells = self.cells[buffer.0 as usize][first..first + count].to_vec();
         let place = self.place(from, at);
         self.out.line(format!(
-            "ldmatrix.sync.aligned.m8n8.x{}.shared.b16 {{{}}}, {place}",
-            cells.len(),
+            "ldmatrix.sync.aligned.m8n8.x{count}.shared.b16 {{{}}}, {place}",
             cells.join(", ")
         ));
-        for cell in cells {
-            self.out.line(format!("cvt.rna.tf32.f32 {cell}, {cell}"));
+        if !self.kernel.buffer_of(from).tf32 {
+            for cell in cells {
+                self.out.line(format!("cvt.rna.tf32.f32 {cell}, {cell}"));
+            }
         }
+    }
+
+    /// Loads the matrices of an unrolled loop two at a time; false if it is none that does only that.
+    pub fn load_pairs(&mut self, var: Var, kind: LoopKind, body: &'k [Stmt]) -> bool {
+        let Some(load) = MatrixLoad::pairs(self.kernel, &self.extents, var, kind, body) else {
+            return false;
+        };
+        for i in (0..self.extents[var.0 as usize]).step_by(load.matrices) {
+            self.vars[var.0 as usize] = Binding::Known(i as i64);
+            self.load_matrix(&load);
+        }
+        self.vars[var.0 as usize] = Binding::Unbound;
+        true
     }
 
     /// A lane's share of a loop over rows or columns, written out.
@@ -266,7 +292,7 @@ impl<'k> Emitter<'k> {
         format!("{{{}}}", cells.join(", "))
     }
 
-    /// Stores an element of a fragment; factors are rounded.
+    /// Stores an element of a fragment; factors are rounded, unless they are already.
     pub fn store_fragment(&mut self, fragment: Fragment, buffer: BufferId, index: &[Index], value: &Expr) {
         let cell = self.cell(buffer, index);
         let Some(rounding) = fragment.rounding() else {
@@ -274,9 +300,11 @@ impl<'k> Emitter<'k> {
             self.out.copy(&cell, &value);
             return;
         };
+        let is_rounded = rounding == Rounding::Tf32 && self.kernel.is_tf32(value);
         let value = self.expr(value);
         let value = self.out.in_register(&value);
         match (rounding, self.members.first_of_pair.take()) {
+            (Rounding::Tf32, _) if is_rounded => self.out.line(format!("mov.b32 {cell}, {value}")),
             (Rounding::Tf32, _) => self.out.line(format!("cvt.rna.tf32.f32 {cell}, {value}")),
             (Rounding::Bf16, None) => {
                 let kept = self.out.fresh(Class::Float);

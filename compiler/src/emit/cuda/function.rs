@@ -11,7 +11,7 @@ use super::launch::Launch;
 use super::text::{Class, Writer, plain, unique};
 use crate::kernel::index::Atom;
 use crate::kernel::{
-    BufferId, Expr, Extents, Guard, Index, Kernel, Local, LoopKind, Memory, Stmt, Var, VarDecl,
+    BufferId, Expr, Extents, Guard, Index, Joint, Kernel, Local, LoopKind, Memory, Stmt, Var, VarDecl,
 };
 
 /// Vector loops (of kernels made for CPUs) are written out up to this extent, else they are loops.
@@ -188,6 +188,9 @@ impl<'k> Emitter<'k> {
 
     fn any_loop(&mut self, var: Var, kind: LoopKind, body: &'k [Stmt]) {
         let extent = self.extents[var.0 as usize];
+        if self.load_pairs(var, kind, body) {
+            return;
+        }
         match kind {
             LoopKind::Serial if extent > 1 => self.counted_loop(var, body),
             LoopKind::Vector if extent > LONGEST_WRITTEN_OUT && !self.indexes_registers(var, body) => {
@@ -220,6 +223,10 @@ impl<'k> Emitter<'k> {
         self.out.line(format!("mov.s32 {counter}, 0"));
         self.out.place(&label, &format!("{name} in 0..{extent}"));
         self.out.indent();
+        if multiplies(body) {
+            // It is as long as it should be: the assembler would take twice the registers, or spill.
+            self.out.line(".pragma \"nounroll\"");
+        }
         self.depth += 1;
         self.vars[var.0 as usize] =
             Binding::Dynamic { register: counter.clone(), depth: self.depth, offset: 0 };
@@ -357,6 +364,15 @@ pub fn stored(dtype: DType) -> &'static str {
         DType::I32 => "s32",
         DType::F32 | DType::F64 => "f32",
     }
+}
+
+/// True if warps multiply matrices there.
+fn multiplies(body: &[Stmt]) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Loop { body, .. } | Stmt::If { body, .. } => multiplies(body),
+        Stmt::Joint(joint) => matches!(joint, Joint::Multiply { .. }),
+        Stmt::Store { .. } | Stmt::Prefetch { .. } => false,
+    })
 }
 
 /// All loads and stores.

@@ -8,7 +8,7 @@
 //! | fragment | matrices, by their first line and depth |
 //! |---|---|
 //! | first  | (0, 0), (8, 0), (0, 4), (8, 4) |
-//! | second | (0, 0), (0, 4) |
+//! | second | (0, 0), (0, 4); of two beside each other that are loaded at once, those of the next one, too: (8, 0), (8, 4) |
 //!
 //! Factors of bf16 are rounded on their way, element by element, and loaded so.
 
@@ -19,10 +19,13 @@ use crate::kernel::{
 /// Elements of a row of a matrix: 16 bytes.
 pub const ROW: i64 = 4;
 
-/// Two loops that store a matrix of a factor from shared memory, where a row of it lies in one piece.
+/// Two loops that store a matrix of a factor from shared memory, where a row of it lies in one piece; or three of them,
+/// the outer one over matrices of the second factor, of which two are loaded at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatrixLoad<'k> {
     pub fragment: Fragment,
+    /// Matrices of the fragment that are loaded at once: one or two.
+    pub matrices: usize,
     /// The fragment buffer, and the element.
     pub to: (BufferId, &'k [Index]),
     /// The shared buffer, and the element.
@@ -56,13 +59,31 @@ impl<'k> MatrixLoad<'k> {
             && flat.stride_of(depth) == Some(1)
             && flat.stride_of(line).is_some()
             && first.is_multiple_of(ROW);
-        fits.then_some(MatrixLoad { fragment, to: (*buffer, index), from: (*from, at), line, depth })
+        let (to, from) = ((*buffer, index.as_slice()), (*from, at.as_slice()));
+        fits.then_some(MatrixLoad { fragment, matrices: 1, to, from, line, depth })
     }
 
-    /// The lines of its matrices. A lane gives the place of the line of its number modulo this, at the depth of four times
-    /// the rest, which is 0 or 1; of what is past that nobody takes note.
-    pub fn lanes(&self) -> usize {
-        self.fragment.shape()[if matches!(self.fragment, Fragment::First(_)) { 0 } else { 1 }]
+    /// That of an unrolled loop over matrices of the second factor, an even number of them, whose lines follow each other;
+    /// the fragment's, too.
+    pub fn pairs(
+        kernel: &Kernel,
+        extents: &Extents,
+        matrix: Var,
+        kind: LoopKind,
+        body: &'k [Stmt],
+    ) -> Option<MatrixLoad<'k>> {
+        let [Stmt::Loop { var, kind: rows @ LoopKind::Rows(Fragment::Second(_)), body }] = body else {
+            return None;
+        };
+        if kind != LoopKind::Unroll || !extents[matrix.0 as usize].is_multiple_of(2) {
+            return None;
+        }
+        let load = MatrixLoad::of(kernel, extents, *var, *rows, body)?;
+        let [depth, lines] = load.fragment.shape().map(|n| n as i64);
+        let step = |(buffer, index): (BufferId, &[Index]), v: Var| kernel.flat(buffer, index).stride_of(v);
+        let follow = step(load.to, matrix) == Some(depth * lines)
+            && step(load.from, matrix) == step(load.from, load.line).map(|s| s * lines);
+        follow.then_some(MatrixLoad { matrices: 2, ..load })
     }
 }
 
@@ -76,10 +97,13 @@ pub fn loads<'k>(kernel: &'k Kernel, extents: &Extents) -> Vec<MatrixLoad<'k>> {
 fn collect<'k>(kernel: &Kernel, extents: &Extents, body: &'k [Stmt], out: &mut Vec<MatrixLoad<'k>>) {
     for s in body {
         match s {
-            Stmt::Loop { var, kind, body } => match MatrixLoad::of(kernel, extents, *var, *kind, body) {
-                Some(load) => out.push(load),
-                None => collect(kernel, extents, body, out),
-            },
+            Stmt::Loop { var, kind, body } => {
+                let load = MatrixLoad::of(kernel, extents, *var, *kind, body);
+                match load.or_else(|| MatrixLoad::pairs(kernel, extents, *var, *kind, body)) {
+                    Some(load) => out.push(load),
+                    None => collect(kernel, extents, body, out),
+                }
+            }
             Stmt::If { body, .. } => collect(kernel, extents, body, out),
             Stmt::Store { .. } | Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
         }

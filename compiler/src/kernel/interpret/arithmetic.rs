@@ -2,6 +2,7 @@
 
 use nnc_runtime::DType;
 
+use crate::kernel::block::tf32;
 use crate::kernel::{BinOp, UnOp};
 
 pub type Unary = fn(u32) -> u32;
@@ -38,6 +39,7 @@ pub fn unary(op: UnOp, dtype: DType) -> (Unary, DType) {
         UnOp::Relu => |x| i(x).max(0) as u32,
         UnOp::Not => |x| x ^ 1,
         UnOp::Bits | UnOp::FromBits => |x| x,
+        UnOp::Tf32 => tf32,
         // Expanded before: see `math`.
         UnOp::Exp => |x| f(x).exp().to_bits(),
         UnOp::Log => |x| f(x).ln().to_bits(),

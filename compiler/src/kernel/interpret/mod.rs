@@ -1,7 +1,7 @@
 //! The checking interpreter: runs kernels on typed memory and watches every access.
 //!
 //! Reported are accesses out of bounds, two tasks that write one element, a task that reads what
-//! another one of the launch has written, threads of a block that meet in shared memory without a barrier, and results that depend on memory nobody has written.
+//! another one of the launch has written, threads of a block that meet in shared memory without a barrier, numbers that should have been rounded, and results that depend on memory nobody has written.
 //! Undefined elements may be copied and computed with (the unused lanes of a blocked layout are),
 //! but not decide anything, and not reach an output. [`run_module`] runs the tasks of every
 //! launch in order and, in a second run, in reverse, and wants the same bits both times.
@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::block::Members;
 use self::code::{Code, Compiler, Lin, Place, Step};
-use super::block::WARP;
+use super::block::{WARP, tf32};
 use super::module::Role;
 use super::verify::{Problem, VerifyError};
 use super::{Kernel, Memory, Module, math};
@@ -47,6 +47,8 @@ pub enum InterpretError {
     SharedRace { kernel: String, task: u64, thread: usize, buffer: String, at: usize },
     #[error("kernel `{kernel}`, task {task}: ends with copies that nobody has waited for")]
     Unfinished { kernel: String, task: u64 },
+    #[error("kernel `{kernel}`, task {task}: element {at} of `{buffer}` is {value}, which is no TF32 number")]
+    NotTf32 { kernel: String, task: u64, buffer: String, at: usize, value: f32 },
     #[error("kernel `{kernel}`, task {task}: a condition or position depends on undefined memory")]
     UndefinedDecision { kernel: String, task: u64 },
     #[error("kernel `{kernel}` has {expected} arguments, the launch {found}")]
@@ -435,7 +437,20 @@ impl Task<'_> {
         let (block, at) = self.block(place, offset, false)?;
         // What another task left in memory of its own is undefined.
         let defined = block.defined[at] && (!own || block.writer[at] == now);
-        Ok(Cell { bits: block.cells[at], defined })
+        let value = Cell { bits: block.cells[at], defined };
+        self.check_rounded(place, offset, value)?;
+        Ok(value)
+    }
+
+    /// Reports a number in a buffer of TF32 numbers that is none.
+    fn check_rounded(&self, place: &Place, at: usize, value: Cell) -> Outcome<()> {
+        let buffer = &self.kernel.buffers[place.buffer];
+        if !buffer.tf32 || !value.defined || tf32(value.bits) == value.bits {
+            return Ok(());
+        }
+        let (kernel, task, buffer) = (self.name(), self.number(), buffer.name.clone());
+        let value = f32::from_bits(value.bits);
+        Err(Box::new(InterpretError::NotTf32 { kernel, task, buffer, at, value }))
     }
 
     fn store(&mut self, place: &Place, value: Cell) -> Outcome<()> {
@@ -448,6 +463,7 @@ impl Task<'_> {
     }
 
     fn write(&mut self, place: &Place, offset: usize, value: Cell) -> Outcome<()> {
+        self.check_rounded(place, offset, value)?;
         let now = self.now;
         let (block, at) = self.block(place, offset, true)?;
         block.put(at, value, now);

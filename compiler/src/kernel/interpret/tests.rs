@@ -3,7 +3,7 @@ use nnc_runtime::program::Access::{Read, ReadWrite, Write};
 
 use super::*;
 use crate::kernel::{BufferId, Stmt};
-use crate::kernel::{Expr, Index, LoopKind, Var};
+use crate::kernel::{Expr, Index, LoopKind, UnOp, Var};
 
 /// A kernel over buffers x and y of 4 elements, 4 tasks.
 fn kernel(access: nnc_runtime::program::Access) -> (Kernel, BufferId, BufferId, Var) {
@@ -81,4 +81,28 @@ fn guarded_loads_are_lazy() {
     k.body = vec![Stmt::Loop { var: i, kind: LoopKind::Serial, body: vec![store(y, t, value)] }];
     let blocks = run(&k, Order::Reverse).expect("in bounds");
     assert_eq!(blocks[1].cells, [7f32.to_bits(), 0, 0, 0]);
+}
+
+#[test]
+fn numbers_that_should_be_rounded_and_are_not_are_found() {
+    let (mut k, x, y, t) = kernel(Write);
+    k.body = vec![store(y, t, load(x, t))];
+    let run = |k: &Kernel, value: f32| {
+        let mut blocks = vec![Block::new(vec![value.to_bits(); 4]), Block::undefined(4)];
+        run_kernel(k, &mut blocks, &[(0, 0), (1, 0)], Order::Forward).map(|()| blocks[1].cells[3])
+    };
+    for buffer in [x, y] {
+        k.buffers[buffer.0 as usize].tf32 = true;
+        assert_eq!(run(&k, 1.5), Ok(1.5f32.to_bits()));
+        let error = run(&k, 0.1).expect_err("it has more than ten bits");
+        let name = &k.buffers[buffer.0 as usize].name;
+        assert_eq!(
+            error.to_string(),
+            format!("kernel `k`, task 0: element 0 of `{name}` is 0.1, which is no TF32 number")
+        );
+        k.buffers[buffer.0 as usize].tf32 = false;
+    }
+    k.body = vec![store(y, t, Expr::Unary(UnOp::Tf32, Box::new(load(x, t))))];
+    k.buffers[y.0 as usize].tf32 = true;
+    assert_eq!(run(&k, 0.1), Ok(0x3dcc_c000));
 }

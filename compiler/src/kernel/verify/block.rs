@@ -185,6 +185,9 @@ impl Checker<'_> {
         if !spaces || target.dtype != source.dtype || source.dtype == DType::Bool {
             self.errors.push(Problem::CopySpaces(target.name.clone(), source.name.clone()));
         }
+        if target.tf32 && !source.tf32 {
+            self.errors.push(Problem::NotTf32(print::access(self.kernel, to, index)));
+        }
         for (buffer, index) in [(to, index), (from, at)] {
             let flat = self.kernel.flat(buffer, index);
             let neighbours = self.kernel.buffer_of(buffer).strides.last().is_none_or(|&s| s == 1);

@@ -116,6 +116,8 @@ pub enum Problem {
     CopySpaces(String, String),
     #[error("`{0}`: {1} elements are not copied at once from or to there")]
     CopyPlace(String, usize),
+    #[error("`{0}` takes TF32 numbers, what is stored there is not known to be one")]
+    NotTf32(String),
     #[error("the extents reach past 2^31 elements")]
     TooLarge,
 }
@@ -239,6 +241,9 @@ impl Checker<'_> {
         let b = self.kernel.buffer_of(buffer);
         if b.memory == Memory::Global(Access::Read) {
             self.errors.push(Problem::NotWritable(b.name.clone()));
+        }
+        if b.tf32 && !self.kernel.is_tf32(value) {
+            self.errors.push(Problem::NotTf32(print::access(self.kernel, buffer, index)));
         }
         self.locals.clear();
         match types::type_of(self.kernel, &mut self.locals, value) {

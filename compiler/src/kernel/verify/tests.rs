@@ -2,7 +2,7 @@ use nnc_runtime::DType::{Bool, F32, I32};
 use nnc_runtime::program::Access::{Read, Write};
 
 use super::*;
-use crate::kernel::{BinOp, Cache};
+use crate::kernel::{BinOp, Cache, UnOp};
 
 fn load(b: BufferId, i: Vec<Index>) -> Expr {
     Expr::Load(b, i)
@@ -133,6 +133,34 @@ fn access_rights_are_kept() {
     let at = vec![Index::default()];
     k.body = vec![Stmt::Store { buffer: x, index: at.clone(), value: load(y, at) }];
     assert_eq!(problems(&k), ["`y` is read but not readable", "`x` is written but not writable"]);
+}
+
+#[test]
+fn what_is_stored_among_tf32_numbers_is_known_to_be_one() {
+    let mut k = Kernel::new("k");
+    let x = k.buffer("x", F32, &[4], Memory::Global(Read));
+    let y = k.buffer("y", F32, &[4], Memory::Global(Write));
+    k.buffers[y.0 as usize].tf32 = true;
+    let i = k.task("i", 4);
+    let at = || vec![Index::from(i)];
+    let store = |value: Expr| vec![Stmt::Store { buffer: y, index: at(), value }];
+    let larger = |a: Expr, b: Expr| Expr::Binary(BinOp::Max, Box::new(a), Box::new(b));
+    let rounded = |e: Expr| Expr::Unary(UnOp::Tf32, Box::new(e));
+    let refused = "`y[i]` takes TF32 numbers, what is stored there is not known to be one";
+    for (value, is_known) in [
+        (load(x, at()), false),
+        (rounded(load(x, at())), true),
+        (larger(rounded(load(x, at())), Expr::Const(F32, -1.5)), true),
+        (larger(rounded(load(x, at())), Expr::Const(F32, 0.1)), false),
+        (Expr::Unary(UnOp::Sqrt, Box::new(rounded(load(x, at())))), false),
+    ] {
+        k.body = store(value);
+        assert_eq!(problems(&k), if is_known { vec![] } else { vec![refused] }, "{k}");
+    }
+    // What is read from such a buffer is one.
+    k.buffers[x.0 as usize].tf32 = true;
+    k.body = store(load(x, at()));
+    assert!(problems(&k).is_empty());
 }
 
 #[test]

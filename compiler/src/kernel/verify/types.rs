@@ -90,9 +90,14 @@ pub fn unary(op: UnOp) -> (&'static [DType], Option<DType>) {
         UnOp::Not => (&[DType::Bool], None),
         UnOp::Bits => (&[DType::F32], Some(DType::I32)),
         UnOp::FromBits => (&[DType::I32], Some(DType::F32)),
-        UnOp::Sqrt | UnOp::Floor | UnOp::Exp | UnOp::Log | UnOp::Tanh | UnOp::Sigmoid | UnOp::Erf => {
-            (&[DType::F32], None)
-        }
+        UnOp::Sqrt
+        | UnOp::Floor
+        | UnOp::Tf32
+        | UnOp::Exp
+        | UnOp::Log
+        | UnOp::Tanh
+        | UnOp::Sigmoid
+        | UnOp::Erf => (&[DType::F32], None),
     }
 }
 

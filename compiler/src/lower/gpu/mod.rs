@@ -16,6 +16,7 @@ mod elements;
 mod product;
 mod random;
 mod reduction;
+mod rounded;
 mod rows;
 mod schedule;
 mod softmax;
@@ -110,7 +111,7 @@ impl<'a> Lowering<'a> {
             let made = match &graph.node(anchor).op {
                 Op::Linear | Op::MatMul => match self.gpu_dots(&scope, &name, anchor, &results) {
                     Some(kernel) => Some(vec![kernel]),
-                    None => self.gpu_matrix(&scope, &name, anchor, &results),
+                    None => self.gpu_matrix(&scope, &name, anchor, &results)?,
                 },
                 Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::Conv2dInputGrad(_) | Op::Conv2dWeightGrad(_) => {
                     self.gpu_conv(&scope, &name, anchor, &results)?

@@ -15,6 +15,7 @@
 use super::tile::{TILES, Tile, pass_clocks};
 use crate::kernel::Rounding;
 use crate::kernel::block::{SHARED_BYTES, WARP};
+use crate::lower::conv_pack::Numbers;
 use crate::target::GpuTarget;
 
 /// How products are computed.
@@ -36,6 +37,15 @@ impl Products {
             Products::Tf32 => Some(Rounding::Tf32),
             Products::Bf16 => Some(Rounding::Bf16),
             Products::F32 => None,
+        }
+    }
+
+    /// What factors that are made for products by blocks alone are rounded to where they are made. (Those of bf16
+    /// are rounded when they are loaded.)
+    pub(super) fn factors(self) -> Numbers {
+        match self {
+            Products::Tf32 => Numbers::Tf32,
+            Products::F32 | Products::Bf16 => Numbers::Same,
         }
     }
 }

@@ -31,6 +31,7 @@ use self::transform::Transform;
 use self::weights::Weights;
 use super::access::Place;
 use super::builder::{Builder, Scope, is_vectorisable};
+use super::conv_pack::Numbers;
 use super::conv_taps::Slide;
 use super::elementwise::sizes;
 use super::{LowerError, Lowering};
@@ -155,7 +156,7 @@ impl<'a> Lowering<'a> {
         let shape = weights::shape(transform, channels, group);
         let turned = if slide.transposed { "_transposed" } else { "" };
         let name = format!("winograd{}{turned}_weights", transform.outputs());
-        let key = (weight, name.clone(), shape.to_vec());
+        let key = (weight, name.clone(), shape.to_vec(), Numbers::Same);
         if let Some(place) = self.packed.get(&key) {
             return Ok(Place::clone(place));
         }

@@ -74,6 +74,7 @@ impl Builder<'_> {
             UnOp::Not => self.b.ins().bxor_imm_s(x, 1),
             UnOp::Bits => self.bits(if lanes { types::I32X4 } else { types::I32 }, x),
             UnOp::FromBits => self.bits(if lanes { types::F32X4 } else { types::F32 }, x),
+            UnOp::Tf32 => unreachable!("kernels that round so are refused"),
             UnOp::Exp | UnOp::Log | UnOp::Tanh | UnOp::Sigmoid | UnOp::Erf => {
                 unreachable!("expanded before emission")
             }

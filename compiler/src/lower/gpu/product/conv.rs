@@ -28,7 +28,7 @@ use crate::lower::builder::{Operand, Scope};
 use crate::lower::conv_taps::Slide;
 use crate::lower::elementwise::sizes;
 use crate::lower::gpu::Made;
-use crate::lower::gpu::schedule::{DEPTH, Schedule};
+use crate::lower::gpu::schedule::DEPTH;
 use crate::lower::{LowerError, Lowering};
 use nnc_runtime::DType;
 
@@ -50,9 +50,10 @@ impl<'a> Lowering<'a> {
         let operands = graph.operands(anchor);
         let memory = |id: NodeId| scope.operands.get(&id).and_then(in_memory);
         let (Some(x), Some(w)) = (memory(operands[0]), memory(operands[1])) else { return Ok(None) };
-        let parts = match &graph.node(anchor).op {
+        let Some(schedule) = self.schedule(anchor) else { return Ok(None) };
+        let factors = match &graph.node(anchor).op {
             Op::Conv2dWeightGrad(Conv2dWeightGrad { conv, .. }) if conv.groups == 1 => {
-                self.weight_grad_parts(&shape, conv, x, w)
+                weight_grad(&shape, conv, x, w)
             }
             op => match Slide::of(op) {
                 Some(slide) if slide.conv.groups == 1 => {
@@ -64,36 +65,17 @@ impl<'a> Lowering<'a> {
                     {
                         return Ok(Some(kernels));
                     }
-                    self.conv_parts(&shape, &slide, x, w, operands[1])?
+                    let pixels = Pixels::in_order(&shape);
+                    let factors = self.conv_factors(&pixels, &slide, x, w, operands[1])?;
+                    factors.map(|[first, second]| (Result2d::new(&shape, &[0, 2, 3], &[1]), first, second))
                 }
                 _ => None,
             },
         };
-        let Some((result, first, second, schedule)) = parts else { return Ok(None) };
+        let Some((result, first, second)) = factors else { return Ok(None) };
         let bias = operands.get(2).copied();
         let product = Product { name, anchor, results, result, first, second, bias, pool: None, schedule };
         Ok(product.kernels(self, scope))
-    }
-
-    fn conv_parts(
-        &mut self,
-        shape: &[usize],
-        slide: &Slide,
-        x: Place,
-        w: Place,
-        weight: NodeId,
-    ) -> Result<Option<Parts>, LowerError> {
-        let result = Result2d::new(shape, &[0, 2, 3], &[1]);
-        let kernel = [w.shape[2], w.shape[3]];
-        let [rows, columns] = result.sides();
-        let depth = x.shape[1] * kernel[0] * kernel[1];
-        let Some(target) = self.gpu else { return Ok(None) };
-        let Some(schedule) = Schedule::of([rows, columns, depth], 1, target, self.gpu_options) else {
-            return Ok(None);
-        };
-        let pixels = Pixels::in_order(shape);
-        let Some([first, second]) = self.conv_factors(&pixels, slide, x, w, weight)? else { return Ok(None) };
-        Ok(Some((result, first, second, schedule)))
     }
 
     /// What these pixels meet, and the weights.
@@ -107,10 +89,13 @@ impl<'a> Lowering<'a> {
     ) -> Result<Option<[Factor<'static>; 2]>, LowerError> {
         let kernel = [w.shape[2], w.shape[3]];
         Ok(match x.layout {
-            Layout::Plain if w.layout == Layout::Plain => Some([
-                picture::windows(x, pixels.clone(), slide.clone(), kernel),
-                picture::weights(w, slide.clone()),
-            ]),
+            Layout::Plain if w.layout == Layout::Plain => {
+                let w = self.rounded_once(weight, w)?;
+                Some([
+                    picture::windows(x, pixels.clone(), slide.clone(), kernel),
+                    picture::weights(w, slide.clone()),
+                ])
+            }
             Layout::ChannelsLast => {
                 let weights = self.weights_by_place(weight, slide, &w.shape)?;
                 Some([windows(&x, pixels.clone(), slide.clone(), kernel), ordered_weights(weights)])
@@ -128,35 +113,34 @@ impl<'a> Lowering<'a> {
     ) -> Result<Place, LowerError> {
         let [outputs, inputs] = slide.channels(shape);
         let name = if slide.transposed { "pack_transposed_conv2d" } else { "pack_conv2d" };
-        self.repacked(weight, name, &[outputs, shape[2], shape[3], inputs], &|b, from, at| {
+        let (packed, numbers) = ([outputs, shape[2], shape[3], inputs], self.gpu_options.products.factors());
+        self.repacked_as(weight, name, &packed, numbers, &|b, from, at| {
             let [o, kh, kw, i] = [0, 1, 2, 3].map(|d| at[d].clone());
             let at = slide.weight(shape, [o, i, kh, kw], b.extents());
             from(b, &at)
         })
     }
-
-    fn weight_grad_parts(&self, shape: &[usize], conv: &Conv2d, x: Place, dy: Place) -> Option<Parts> {
-        // Columns in the order of what is read.
-        let columns = match x.layout {
-            Layout::Blocked(_) => return None,
-            Layout::Plain => [1, 2, 3],
-            Layout::ChannelsLast => [2, 3, 1],
-        };
-        let result = Result2d::new(shape, &[0], &columns);
-        let [rows, columns] = result.sides();
-        let depth = dy.shape[0] * dy.shape[2] * dy.shape[3];
-        let schedule = Schedule::of([rows, columns, depth], 1, self.gpu?, self.gpu_options)?;
-        let (pixels, kernel) = ([dy.shape[2], dy.shape[3]], [shape[2], shape[3]]);
-        let second = match x.layout {
-            Layout::ChannelsLast => shifted(&x, conv.clone(), kernel, pixels),
-            _ => picture::shifted(x, conv.clone(), kernel, pixels),
-        };
-        Some((result, channels_of_pixels(&dy, pixels)?, second, schedule))
-    }
 }
 
-/// Result, factors and schedule.
-type Parts = (Result2d, Factor<'static>, Factor<'static>, Schedule);
+/// Result and factors.
+type Factors = (Result2d, Factor<'static>, Factor<'static>);
+
+/// Those of a gradient of weights; `None` for blocks of channels.
+fn weight_grad(shape: &[usize], conv: &Conv2d, x: Place, dy: Place) -> Option<Factors> {
+    // Columns in the order of what is read.
+    let columns = match x.layout {
+        Layout::Blocked(_) => return None,
+        Layout::Plain => [1, 2, 3],
+        Layout::ChannelsLast => [2, 3, 1],
+    };
+    let result = Result2d::new(shape, &[0], &columns);
+    let (pixels, kernel) = ([dy.shape[2], dy.shape[3]], [shape[2], shape[3]]);
+    let second = match x.layout {
+        Layout::ChannelsLast => shifted(&x, conv.clone(), kernel, pixels),
+        _ => picture::shifted(x, conv.clone(), kernel, pixels),
+    };
+    Some((result, channels_of_pixels(&dy, pixels)?, second))
+}
 
 /// A tensor of f32 in memory.
 pub(super) fn in_memory(operand: &Operand) -> Option<Place> {

@@ -49,6 +49,7 @@ impl Factor<'_> {
         let [outer, inner, pitch] = self.tile_shape(lines);
         let (shape, strides) = ([stages, outer, inner], [outer * pitch, pitch, 1]);
         let buffer = b.kernel.strided(name, DType::F32, &shape, &strides, Memory::Shared);
+        b.kernel.buffers[buffer.0 as usize].tf32 = self.place.tf32;
         Tiles { buffer, along_depth: self.along_depth }
     }
 

@@ -4,12 +4,11 @@ use super::factor::{At, Factor, wide};
 use super::{Product, Result2d};
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::{Extents, Index};
-use crate::lower::Lowering;
 use crate::lower::access::Place;
 use crate::lower::builder::{Operand, Scope};
 use crate::lower::elementwise::{broadcast_index, sizes};
 use crate::lower::gpu::Made;
-use crate::lower::gpu::schedule::Schedule;
+use crate::lower::{LowerError, Lowering};
 use nnc_runtime::DType;
 
 impl<'a> Lowering<'a> {
@@ -21,35 +20,44 @@ impl<'a> Lowering<'a> {
         name: &str,
         anchor: NodeId,
         results: &[(NodeId, Place)],
-    ) -> Option<Vec<Made>> {
+    ) -> Result<Option<Vec<Made>>, LowerError> {
         let graph = self.graph;
         let shape = sizes(graph.node(anchor));
         let operands = graph.operands(anchor);
         if results[0].1.shape != shape || shape.len() < 2 {
-            return None;
+            return Ok(None);
         }
-        let rank = shape.len();
-        let is_linear = graph.node(anchor).op == Op::Linear;
-        let (first, second) = (matrix(scope, operands[0])?, matrix(scope, operands[1])?);
-        let (result, first, second) = if is_linear {
-            let rows: Vec<usize> = (0..rank - 1).collect();
-            let depth = *first.shape.last()?;
-            let lines = first.shape.iter().product::<usize>() / depth.max(1);
-            let first = if rank == 2 { first } else { first.reshaped(&[lines, depth])? };
-            let result = Result2d::new(&shape, &rows, &[rank - 1]);
-            (result, factor(first, rank, false)?, factor(second, rank, false)?)
-        } else {
-            let result = Result2d::new(&shape, &[rank - 2], &[rank - 1]);
-            (result, factor(first, rank, false)?, factor(second, rank, true)?)
+        let matrices = (matrix(scope, operands[0]), matrix(scope, operands[1]), self.schedule(anchor));
+        let (Some(first), Some(second), Some(schedule)) = matrices else { return Ok(None) };
+        let first = self.rounded_once(operands[0], first)?;
+        let second = self.rounded_once(operands[1], second)?;
+        let Some((result, first, second)) = factors(&graph.node(anchor).op, &shape, first, second) else {
+            return Ok(None);
         };
-        let [rows, columns] = result.sides();
-        let depth = sizes(graph.node(operands[0])).last().copied()?;
-        let target = self.gpu?;
-        let schedule = Schedule::of([rows, columns, depth], result.batches(), target, self.gpu_options)?;
         let bias = operands.get(2).copied();
-        Product { name, anchor, results, result, first, second, bias, pool: None, schedule }
-            .kernels(self, scope)
+        let product = Product { name, anchor, results, result, first, second, bias, pool: None, schedule };
+        Ok(product.kernels(self, scope))
     }
+}
+
+/// The result as a matrix, and its factors.
+fn factors(
+    op: &Op,
+    shape: &[usize],
+    first: Place,
+    second: Place,
+) -> Option<(Result2d, Factor<'static>, Factor<'static>)> {
+    let rank = shape.len();
+    if *op == Op::Linear {
+        let rows: Vec<usize> = (0..rank - 1).collect();
+        let depth = *first.shape.last()?;
+        let lines = first.shape.iter().product::<usize>() / depth.max(1);
+        let first = if rank == 2 { first } else { first.reshaped(&[lines, depth])? };
+        let result = Result2d::new(shape, &rows, &[rank - 1]);
+        return Some((result, factor(first, rank, false)?, factor(second, rank, false)?));
+    }
+    let result = Result2d::new(shape, &[rank - 2], &[rank - 1]);
+    Some((result, factor(first, rank, false)?, factor(second, rank, true)?))
 }
 
 /// An operand as a matrix in memory: itself, or with its last dimensions turned.

@@ -18,6 +18,7 @@ mod factor;
 mod matrix;
 mod pooled;
 mod result;
+mod which;
 
 use nnc_runtime::DType;
 use nnc_runtime::program::Access;
