@@ -1,14 +1,21 @@
 use nnc_runtime::program::{Access, Phase};
 
 use super::super::{Blocks, GpuOptions, Products};
+use crate::graph::Graph;
 use crate::graph::parse::parse;
-use crate::kernel::{Memory, Module};
+use crate::kernel::interpret::{cells_of, run_module};
+use crate::kernel::{Expr, Memory, Module, Stmt, UnOp};
 use crate::lower::lower_for_gpu_with;
 use crate::pass::run_all;
+use crate::pass::tests::random;
 use crate::target::GpuTarget;
 
+fn graph(text: &str) -> Graph {
+    parse(text).expect("the text is a graph's")
+}
+
 fn module(text: &str, products: Products) -> Module {
-    let mut graph = parse(text).expect("the text is a graph's");
+    let mut graph = graph(text);
     run_all(&mut graph, &GpuTarget::Sm90.thread(), &mut |_, _| {});
     let options = GpuOptions { products, blocks: Blocks::Always };
     lower_for_gpu_with(&graph, GpuTarget::Sm90, options, None).expect("it can be lowered")
@@ -65,9 +72,7 @@ fn exact_products_and_those_of_bf16_round_nothing() {
     }
 }
 
-#[test]
-fn a_residual_stream_keeps_its_bits() {
-    let text = r#"graph residual {
+const RESIDUAL: &str = r#"graph residual {
   %0 = input "x" : f32[1, 16, 8, 8]
   %1 = parameter "a" {init=constant(0.0)} : f32[16, 16, 3, 3]
   %2 = conv2d %0, %1 {padding=1x1} : f32[1, 16, 8, 8]
@@ -78,11 +83,15 @@ fn a_residual_stream_keeps_its_bits() {
   %7 = add %6, %3 : f32[1, 16, 8, 8] @sum
   %8 = conv2d %7, %1 {padding=1x1} : f32[1, 16, 8, 8]
   %9 = add %8, %7 : f32[1, 16, 8, 8] @next
-  %10 = max_pool2d %9 {window=2x2, stride=2x2} : f32[1, 16, 4, 4] @pool
+  %10 = conv2d %9, %1 {padding=1x1} : f32[1, 16, 8, 8] @last
   output y = %10
 }
 "#;
-    assert_eq!(rounded(text), ["inner"]);
+
+/// What is read by a convolution alone is the end of the stream.
+#[test]
+fn a_residual_stream_keeps_its_bits() {
+    assert_eq!(rounded(RESIDUAL), ["inner", "next"]);
 }
 
 /// Branches that write into a concatenation, read by a product and a pooling; `last` reads it, too.
@@ -107,18 +116,18 @@ fn inception(last: &str) -> String {
     )
 }
 
-#[test]
-fn branches_of_a_concatenation_are_rounded_together() {
-    let chosen = inception("reverse %9 {axes=[2]} : f32[1, 16, 8, 8]");
-    assert_eq!(rounded(&chosen), ["stem", "join"]);
-    // Somebody adds elements of the concatenation up.
-    let summed = inception("avg_pool2d %8 {window=8x8, stride=8x8} : f32[1, 32, 1, 1]");
-    assert_eq!(rounded(&summed), Vec::<String>::new());
-}
+const CHOSEN: &str = "reverse %9 {axes=[2]} : f32[1, 16, 8, 8]";
+
+/// Somebody adds elements of the concatenation up.
+const SUMMED: &str = "avg_pool2d %8 {window=8x8, stride=8x8} : f32[1, 32, 1, 1]";
 
 #[test]
-fn the_mask_of_relu_reads_what_is_rounded() {
-    let text = r#"graph mask {
+fn branches_of_a_concatenation_are_rounded_together() {
+    assert_eq!(rounded(&inception(CHOSEN)), ["stem", "join"]);
+    assert_eq!(rounded(&inception(SUMMED)), Vec::<String>::new());
+}
+
+const MASK: &str = r#"graph mask {
   %0 = input "x" : f32[1, 16, 8, 8]
   %1 = parameter "a" {init=constant(0.0)} : f32[16, 16, 1, 1]
   %2 = conv2d %0, %1 : f32[1, 16, 8, 8]
@@ -130,8 +139,11 @@ fn the_mask_of_relu_reads_what_is_rounded() {
   output y = %7
 }
 "#;
-    assert_eq!(rounded(&text.replace("LIMIT", "0.0")), ["f"]);
-    assert_eq!(rounded(&text.replace("LIMIT", "0.5")), Vec::<String>::new());
+
+#[test]
+fn the_mask_of_relu_reads_what_is_rounded() {
+    assert_eq!(rounded(&MASK.replace("LIMIT", "0.0")), ["f"]);
+    assert_eq!(rounded(&MASK.replace("LIMIT", "0.5")), Vec::<String>::new());
 }
 
 const LINEAR: &str = r#"graph linear {
@@ -150,4 +162,38 @@ fn weights_that_are_read_as_they_are_are_rounded_when_they_are_loaded() {
     // A step changes them: they are rounded where they are read.
     let tied = LINEAR.replace("UPDATE", "update %1 = %1");
     assert!(stored(&module(&tied, Products::Tf32), Phase::Prepare).is_empty());
+}
+
+/// Takes all roundings away, but those of fragments.
+fn without_roundings(body: &mut [Stmt]) {
+    for s in body {
+        match s {
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => without_roundings(body),
+            Stmt::Store { value, .. } => {
+                if let Expr::Unary(UnOp::Tf32, inner) = value {
+                    *value = (**inner).clone();
+                }
+            }
+            Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
+        }
+    }
+}
+
+/// Rounding where numbers are made gives the bits of rounding where products read them.
+#[test]
+fn nobody_can_tell() {
+    let mask = MASK.replace("LIMIT", "0.0");
+    let settled = LINEAR.replace("UPDATE", "");
+    for text in [VGG, RESIDUAL, &inception(CHOSEN), &inception(SUMMED), &mask, &settled] {
+        let (once, feeds) = (module(text, Products::Tf32), random::feeds(&graph(text)));
+        let mut late = once.clone();
+        for kernel in &mut late.kernels {
+            kernel.buffers.iter_mut().for_each(|b| b.tf32 = false);
+            without_roundings(&mut kernel.body);
+        }
+        let [once, late] = [once, late].map(|m| run_module(&m, &feeds, &feeds).expect("it runs"));
+        for (name, tensor) in &once {
+            assert_eq!(cells_of(tensor), cells_of(&late[name]), "{name} of\n{text}");
+        }
+    }
 }
