@@ -80,15 +80,25 @@ fn row_sums() -> Kernel {
     k
 }
 
+/// How a second factor lies.
+#[derive(Clone, Copy, PartialEq)]
+enum Lies {
+    /// `[depth, columns]`
+    ByDepth,
+    /// `[columns, depth]`
+    ByColumns,
+}
+
 /// `[32, 16]` by `[16, 8]`, by a block of two warps.
-fn product() -> Kernel {
+fn product(lies: Lies) -> Kernel {
+    let [rows, columns, pitch] = if lies == Lies::ByDepth { [16, 8, 8] } else { [8, 16, 20] };
     let mut k = Kernel::new("product");
     k.threads = Some(64);
     let x = k.buffer("x", F32, &[32, 16], Memory::Global(Access::Read));
-    let y = k.buffer("y", F32, &[16, 8], Memory::Global(Access::Read));
+    let y = k.buffer("y", F32, &[rows, columns], Memory::Global(Access::Read));
     let out = k.buffer("out", F32, &[32, 8], Memory::Global(Access::Write));
     let xs = k.strided("xs", F32, &[32, 16], &[20, 1], Memory::Shared);
-    let ys = k.buffer("ys", F32, &[16, 8], Memory::Shared);
+    let ys = k.strided("ys", F32, &[rows, columns], &[pitch, 1], Memory::Shared);
     let first = k.buffer("first", F32, &[16, 8], Memory::Fragment(Fragment::First(Rounding::Tf32)));
     let second = k.buffer("second", F32, &[8, 8], Memory::Fragment(Fragment::Second(Rounding::Tf32)));
     let sum = k.buffer("sum", F32, &[16, 8], Memory::Fragment(Fragment::Sum));
@@ -99,12 +109,13 @@ fn product() -> Kernel {
         let at = at.to_vec();
         Stmt::Joint(Joint::Copy { to, index: at.clone(), from, at, elements, guards: vec![] })
     };
-    let (yr, yc) = (Index::from(t).div(4, &e), Index::from(t).rem(4, &e) * 2);
+    let (yr, yc) = (Index::from(t).div(columns / 2, &e), Index::from(t).rem(columns / 2, &e) * 2);
     let [r0, r1, r2, r3] = [16, 16, 8, 16].map(|n| k.var("r", n));
     let [c0, c1, c2, c3] = [8; 4].map(|n| k.var("c", n));
     let here = |r: Var, c: Var| [Index::from(r), Index::from(c)];
     let down = |r: Var| Index::from(w) * 16 + r;
     let along = |v: Var| Index::from(j) * 8 + v;
+    let of_y = if lies == Lies::ByDepth { [along(r2), c2.into()] } else { [c2.into(), along(r2)] };
     let part = |buffer| Part { buffer, index: vec![] };
     k.body = vec![
         over(
@@ -134,7 +145,7 @@ fn product() -> Kernel {
                             Fragment::Second(Rounding::Tf32),
                             r2,
                             c2,
-                            vec![store(second, &here(r2, c2), load(ys, &[along(r2), Index::from(c2)]))],
+                            vec![store(second, &here(r2, c2), load(ys, &of_y))],
                         ),
                         Stmt::Joint(Joint::Multiply {
                             sum: part(sum),
@@ -234,23 +245,38 @@ fn sums_of_rows() {
 
 #[test]
 fn a_product_of_matrices() {
-    let k = product();
-    check(&k);
-    insta::assert_snapshot!(k.to_string());
-    let found = executed(&k).unwrap();
-    let (x, y) = (numbers(32 * 16, 0), numbers(16 * 8, 1));
-    for (i, &bits) in found.iter().enumerate() {
-        let want: f32 = (0..16).map(|j| x[i / 8 * 16 + j] * y[j * 8 + i % 8]).sum();
-        assert!((want - f32::from_bits(bits)).abs() < 5e-3, "{i}: {want}");
+    insta::assert_snapshot!(product(Lies::ByDepth).to_string());
+    for lies in [Lies::ByDepth, Lies::ByColumns] {
+        let k = product(lies);
+        check(&k);
+        let found = executed(&k).unwrap();
+        let (x, y) = (numbers(32 * 16, 0), numbers(16 * 8, 1));
+        let of_y = |j: usize, i: usize| if lies == Lies::ByDepth { y[j * 8 + i] } else { y[i * 16 + j] };
+        for (i, &bits) in found.iter().enumerate() {
+            let want: f32 = (0..16).map(|j| x[i / 8 * 16 + j] * of_y(j, i % 8)).sum();
+            assert!((want - f32::from_bits(bits)).abs() < 5e-3, "{i}: {want}");
+        }
     }
+}
+
+/// Matrices whose lines lie in one piece are loaded at once: of the second factor one here, or two beside each other
+/// (`text.rs`).
+#[test]
+fn a_single_matrix_of_the_second_factor_is_loaded_at_once() {
+    let module = Module { kernels: vec![product(Lies::ByColumns)], ..Module::default() };
+    let text = emit(&module, GpuTarget::Sm80).unwrap().text;
+    let loads = |count: usize| text.matches(&format!("ldmatrix.sync.aligned.m8n8.x{count}.")).count();
+    assert_eq!([loads(2), loads(4)], [2, 2], "{text}");
 }
 
 /// Both interpreters find what is not ordered.
 #[test]
 fn a_missing_barrier_or_wait_is_found() {
-    for (k, joint) in
-        [(row_sums(), Joint::Barrier), (product(), Joint::Barrier), (product(), Joint::Wait { open: 0 })]
-    {
+    for (k, joint) in [
+        (row_sums(), Joint::Barrier),
+        (product(Lies::ByDepth), Joint::Barrier),
+        (product(Lies::ByDepth), Joint::Wait { open: 0 }),
+    ] {
         let damaged = without(&k, &joint);
         let found = interpreted(&damaged, Order::Forward).unwrap_err();
         assert!(matches!(found, InterpretError::SharedRace { .. }), "{found}");
@@ -261,7 +287,7 @@ fn a_missing_barrier_or_wait_is_found() {
 /// More shared memory than there is for all: it comes with the launch, and the buffers lie in it side by side.
 #[test]
 fn much_shared_memory_is_asked_for() {
-    let mut k = product();
+    let mut k = product(Lies::ByDepth);
     k.buffer("room", F32, &[12, 1024], Memory::Shared);
     check(&k);
     let ptx = emit(&Module { kernels: vec![k.clone()], ..Module::default() }, GpuTarget::Sm80).unwrap();
@@ -288,7 +314,7 @@ fn what_a_block_cannot_do_is_refused() {
         body.push(Stmt::Joint(Joint::Barrier));
     }
     assert!(problem(&k).starts_with("`barrier` does not belong here"));
-    let mut k = product();
+    let mut k = product(Lies::ByDepth);
     k.buffers[3].strides = vec![18, 1];
     assert_eq!(
         problem(&k),
