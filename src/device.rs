@@ -160,7 +160,7 @@ pub fn compile(
 ) -> Result<Program> {
     let (graph, _) = pipeline::optimize(graph, target);
     let module = pipeline::lower(&graph, target, how, sources)?;
-    let mut program = pipeline::emit(&module, &pipeline::plan(&module), target, false)?.program;
+    let mut program = pipeline::emit(&module, &pipeline::plan(&module, None), target, false)?.program;
     program.training_only = training_only.to_vec();
     Ok(program)
 }

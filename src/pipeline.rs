@@ -85,9 +85,21 @@ pub fn emit_gpu(module: &Module, plan: &Plan, target: GpuTarget) -> Result<Progr
     emit::emit_gpu(module, plan, target).map_err(|e| Error::Options(e.to_string()))
 }
 
-/// From an optimised graph's kernels to their plan.
-pub fn plan(module: &Module) -> Plan {
-    plan::plan(module)
+/// Bytes of the arena up to which kernels on a GPU are kept from waiting for memory that others use. What is larger
+/// has kernels that fill the GPU one by one.
+const ARENA_APART: usize = 256 << 20;
+
+/// From an optimised graph's kernels to their plan, for a CPU or a GPU.
+pub fn plan(module: &Module, gpu: Option<GpuTarget>) -> Plan {
+    plan_within(module, gpu, usize::MAX)
+}
+
+/// Likewise, where the arena may take so many bytes and some plan does not take more.
+pub fn plan_within(module: &Module, gpu: Option<GpuTarget>, arena_bytes: usize) -> Plan {
+    match gpu {
+        Some(_) => plan::plan_apart(module, arena_bytes.min(ARENA_APART)),
+        None => plan::plan(module),
+    }
 }
 
 /// Finds the files of `use "other.nn"` beside the file that uses them.

@@ -122,7 +122,7 @@ impl fmt::Display for Roofline {
 fn session(options: &Options, mib: usize) -> Result<Session> {
     let (target, threads) = (options.chosen_target(), options.thread_count());
     let module = module(&target, Size { tasks: threads * TASKS, mib });
-    let program = pipeline::emit(&module, &pipeline::plan(&module), &target, false)?.program;
+    let program = pipeline::emit(&module, &pipeline::plan(&module, None), &target, false)?.program;
     load_program(program, &Weights::default(), Arc::new(Pool::new(threads)))
 }
 

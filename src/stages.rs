@@ -117,7 +117,7 @@ pub fn text(source: &Source, options: &Options, stage: &Stage) -> Result<String>
     if *stage == Stage::Kernels {
         return Ok(module.to_string());
     }
-    let plan = pipeline::plan(&module);
+    let plan = pipeline::plan(&module, options.chosen_gpu());
     if *stage == Stage::Plan {
         return Ok(plan.to_string());
     }

@@ -86,6 +86,22 @@ pub struct Plan {
 
 /// Plans the memory of a module.
 pub fn plan(module: &Module) -> Plan {
+    planned(module, 0)
+}
+
+/// Launches for which memory is kept from other values after its own value's last use, the most first.
+const REST: [usize; 3] = [64, 16, 4];
+
+/// A plan for a machine that may run launches side by side: other values get memory only some launches after its
+/// value's last use, so that it is no reason to wait; as many as an arena of that size allows. If it allows none, the
+/// plan is that of [`plan`].
+pub fn plan_apart(module: &Module, arena_bytes: usize) -> Plan {
+    let plans = REST.iter().map(|&rest| planned(module, rest));
+    plans.into_iter().find(|p| p.arena_bytes <= arena_bytes).unwrap_or_else(|| plan(module))
+}
+
+/// The plan whose arena keeps memory from other values for so many launches.
+fn planned(module: &Module, rest: usize) -> Plan {
     let lives = lives(module);
     let bytes: Vec<usize> = module.values.iter().map(|v| v.elements * v.dtype.size()).collect();
     let prepared = written_in_prepare(module);
@@ -121,7 +137,9 @@ pub fn plan(module: &Module) -> Plan {
             }
             Role::Temporary => {
                 match lives[i] {
-                    Some(life) => in_arena.push(block(life)),
+                    Some(Life { first, last }) => {
+                        in_arena.push(block(Life { first, last: last.saturating_add(rest) }));
+                    }
                     None => largest_unused = largest_unused.max(bytes[i].next_multiple_of(ALIGNMENT)),
                 }
                 Class::Arena(0)

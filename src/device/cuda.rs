@@ -46,7 +46,7 @@ pub(crate) fn compile(
 ) -> Result<Program> {
     let (graph, _) = pipeline::optimize(graph, &target.thread());
     let module = pipeline::lower_for_gpu(&graph, target, how, sources)?;
-    let mut program = pipeline::emit_gpu(&module, &pipeline::plan(&module), target)?;
+    let mut program = pipeline::emit_gpu(&module, &pipeline::plan(&module, Some(target)), target)?;
     program.training_only = training_only.to_vec();
     Ok(program)
 }

@@ -48,7 +48,7 @@ impl RunMemory {
                 pipeline::lower(&graph, &options.chosen_target(), &options.lowering(), network.sources())?
             }
         };
-        let plan = pipeline::plan(&module);
+        let plan = pipeline::plan(&module, options.chosen_gpu());
         let size =
             |p: &nnc_runtime::program::Parameter| nnc_runtime::Program::port_bytes(&p.port).unwrap_or(0);
         let machine = Machine::of(options);

@@ -93,12 +93,12 @@ pub(super) fn plan(
         Some(gpu) => pipeline::lower_for_gpu(&graph, gpu, options.lowering_for_gpu(), sources)?,
         None => pipeline::lower(&graph, &options.chosen_target(), &options.lowering(), sources)?,
     };
-    let mut plan = pipeline::plan(&module);
+    let mut plan = pipeline::plan(&module, options.chosen_gpu());
     if let Some(limit) = options.chosen_memory_limit() {
         let beside = usage(&module, &plan, around).total() - plan.arena_bytes;
         let arena = usize::try_from(limit.0).unwrap_or(usize::MAX).saturating_sub(beside);
         module = fit(&module, arena).map_err(|e| too_small(limit, e.least + beside))?;
-        plan = pipeline::plan(&module);
+        plan = pipeline::plan_within(&module, options.chosen_gpu(), arena);
     }
     let remarks = reports.iter().filter(|r| r.pass == "recompute").flat_map(|r| &r.remarks);
     let place = |r: &Remark| r.span.map_or(String::new(), |span| sources.location(span));

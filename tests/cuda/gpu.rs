@@ -178,6 +178,43 @@ fn runs_take_turns() {
     });
 }
 
+/// Branches beside each other, and inputs in turn: runs from the graph give the bits of first runs, which are kernel by
+/// kernel.
+#[test]
+#[ignore = "needs a GPU"]
+fn branches_beside_each_other() {
+    require_gpu();
+    let text = "use std.vision
+net branches {
+    input x: f32[1, 8, 6, 6]
+    let first = concat(
+        x -> conv(8, 1) -> relu,
+        x -> conv(4, 1) -> relu -> conv(8, 3, pad = 1) -> relu,
+        x -> conv(4, 1) -> relu -> conv(4, 5, pad = 2) -> relu,
+        x -> maxpool(3, stride = 1, pad = 1) -> conv(4, 1) -> relu,
+    )
+    output y = concat(
+        first -> conv(4, 1) -> relu,
+        first -> conv(8, 1) -> relu -> conv(4, 3, pad = 1) -> relu,
+    ) -> global_avgpool -> dense(5)
+}
+";
+    let network = network(text, Options::new().device(Device::Cuda));
+    let model = || network.initialize(7).unwrap();
+    let run = |model: &nnc::Model, scale: f32| {
+        let x = reference::image(&[1, 8, 6, 6]).as_f32().unwrap().mapv(|v| scale * v);
+        model.run(&[("x", Tensor::F32(x).view())]).unwrap()
+    };
+    let [first, second] = [1.0, -2.0].map(|scale| (scale, run(&model(), scale)));
+    assert_ne!(first.1, second.1);
+    let model = model();
+    for _ in 0..10 {
+        for (scale, expected) in [&first, &second] {
+            assert_eq!(run(&model, *scale), *expected);
+        }
+    }
+}
+
 /// Steps whose inputs were copied ahead, or other ones, or some of them: each gets its own.
 #[test]
 #[ignore = "needs a GPU"]

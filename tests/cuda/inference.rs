@@ -116,7 +116,8 @@ fn program_files_for_gpus() {
 
 #[test]
 fn small_checks_of_real_gpus() {
-    for test in ["gpu::operations", "gpu::runs_take_turns", "gpu::lenet5"] {
+    for test in ["gpu::operations", "gpu::runs_take_turns", "gpu::branches_beside_each_other", "gpu::lenet5"]
+    {
         Double::new().test(test);
     }
 }

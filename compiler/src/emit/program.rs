@@ -1,12 +1,14 @@
 //! From kernels, a plan and code to the program that the runtime loads.
 
-use nnc_runtime::program::{Argument, GPU_ARCHITECTURE, Grid, Kernel, Launch, ParamSpec, Program, Storage};
+use nnc_runtime::program::{
+    Argument, GPU_ARCHITECTURE, Grid, Kernel, Launch, ParamSpec, Program, Rows, Storage,
+};
 
 use super::cpu::{EmitError, EmitOptions, compile};
 use super::cuda::{self, Ptx};
 use crate::kernel::module::{Module, Role};
 use crate::kernel::verify::verify;
-use crate::kernel::{self, Memory};
+use crate::kernel::{self, Buffer, Memory};
 use crate::plan::Plan;
 use crate::target::{CpuTarget, GpuTarget};
 
@@ -95,7 +97,7 @@ fn describe(k: &kernel::Kernel, i: usize) -> Kernel {
         Memory::Global(access) => {
             let elements: usize = b.shape.iter().product();
             let [extent_bytes, bytes] = [b.extent(), elements].map(|n| n * b.dtype.size());
-            Some(ParamSpec { access, extent_bytes, bytes })
+            Some(ParamSpec { access, extent_bytes, bytes, rows: rows(b) })
         }
         _ => None,
     };
@@ -141,4 +143,48 @@ fn constants(module: &Module, plan: &Plan) -> Vec<u8> {
         }
     }
     out
+}
+
+/// The rows that a buffer's elements lie in, if there are gaps between them.
+fn rows(buffer: &Buffer) -> Option<Rows> {
+    let mut dimensions: Vec<(usize, usize)> =
+        buffer.strides.iter().copied().zip(buffer.shape.iter().copied()).filter(|d| d.1 > 1).collect();
+    dimensions.sort_unstable();
+    let mut elements = 1;
+    for (i, &(stride, size)) in dimensions.iter().enumerate() {
+        if stride == elements {
+            elements *= size;
+            continue;
+        }
+        let even = stride > elements && dimensions[i..].iter().all(|d| d.0.is_multiple_of(stride));
+        let [pitch, bytes] = [stride, elements].map(|n| n * buffer.dtype.size());
+        return even.then_some(Rows { pitch, bytes });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Kernel;
+    use nnc_runtime::DType;
+    use nnc_runtime::program::Access;
+
+    #[test]
+    fn rows_of_buffers_with_gaps() {
+        let rows_of = |shape: &[usize], strides: &[usize]| {
+            let mut k = Kernel::new("k");
+            k.strided("x", DType::F32, shape, strides, Memory::Global(Access::Write));
+            rows(&k.buffers[0])
+        };
+        assert_eq!(rows_of(&[2, 8, 3, 5], &[120, 15, 5, 1]), None);
+        // Eight channels of 20, which lie last.
+        let part = Some(Rows { pitch: 80, bytes: 32 });
+        assert_eq!(rows_of(&[2, 8, 3, 5], &[300, 1, 100, 20]), part);
+        assert_eq!(rows_of(&[1, 8, 3, 1], &[7, 1, 100, 3]), Some(Rows { pitch: 400, bytes: 32 }));
+        // Pictures one channel apart, and rows that lie in each other.
+        assert_eq!(rows_of(&[2, 8, 5], &[110, 1, 20]), None);
+        assert_eq!(rows_of(&[4, 4], &[2, 1]), None);
+        assert_eq!(rows_of(&[4, 4], &[0, 1]), None);
+    }
 }

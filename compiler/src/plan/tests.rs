@@ -7,7 +7,7 @@ use nnc_runtime::DType;
 use nnc_runtime::program::{Access, Class, Initializer, Parameter, Phase, Port};
 use proptest::prelude::*;
 
-use super::{ALIGNMENT, Plan, plan};
+use super::{ALIGNMENT, Plan, plan, plan_apart};
 use crate::kernel::module::{Arg, Launch, Module, Role, Value, ValueId};
 use crate::kernel::{Kernel, Memory};
 
@@ -44,6 +44,24 @@ impl Maker {
             location: String::new(),
         });
     }
+}
+
+/// A chain of values, of which two are alive at a time.
+#[test]
+fn plans_for_launches_side_by_side() {
+    let mut m = Maker::default();
+    let mut last = m.value("x", 16, Role::Input(0));
+    for i in 0..40 {
+        let next = m.value(&format!("v{i}"), 16, Role::Temporary);
+        m.launch("step", Phase::Run, &[last], next);
+        last = next;
+    }
+    let end = m.value("y", 16, Role::Output(0));
+    m.launch("end", Phase::Run, &[last], end);
+    assert_eq!(plan(&m.module).arena_bytes, 2 * ALIGNMENT);
+    let values = |bytes| plan_apart(&m.module, bytes).arena_bytes / ALIGNMENT;
+    // Nothing shared; memory that rests for 16 launches, for 4, not at all.
+    assert_eq!([1 << 20, 39 * ALIGNMENT, 17 * ALIGNMENT, 0].map(values), [40, 18, 6, 2]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! The first run is launched kernel by kernel and each is waited for, so that an error is that of a
 //! kernel, which has a line of source; kernels have no sizes of their own, so what works once does not
 //! fail for another input. Then a run (copies of inputs, kernels, copies of outputs) is captured as a
-//! graph, and each run is one call.
+//! graph, in which kernels that do not depend on each other are side by side ([`Branches`]), and each run is one call.
 //!
 //! Host memory that copies use is page-locked and the machine's own; nobody touches it while they are
 //! under way: see [`Machine::write_input`] and [`Machine::read_output`].
@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::branches::Branches;
 use super::driver::{Event, Function, Graph, Stream, call};
 use super::error::{CudaError, DriverError};
 use super::layout::{self, Layout};
@@ -87,6 +88,8 @@ pub(super) struct Machine {
     /// Graphs of runs that were captured: set of inputs, which of them they do not copy.
     graphs: Vec<(usize, Vec<bool>, Graph)>,
     stream: Stream,
+    /// Beside it, the other lanes of a run's branches.
+    lanes: Vec<Stream>,
     /// Copies of the next inputs.
     ahead: Stream,
     /// The end of those copies.
@@ -95,6 +98,8 @@ pub(super) struct Machine {
     layout: Layout,
     /// The launches of a run, for each set of inputs.
     steps: Vec<Vec<Step>>,
+    /// Which of them may be side by side.
+    branches: Branches,
     fixed: DeviceMemory,
     parameters: Placed,
     run: DeviceMemory,
@@ -125,11 +130,13 @@ impl Machine {
         let mut machine = Machine {
             graphs: vec![],
             stream: Stream::new(&gpu.context)?,
+            lanes: vec![],
             ahead: Stream::new(&gpu.context)?,
             copied: Event::new(&gpu.context)?,
             executable: executable.clone(),
             layout,
             steps: vec![],
+            branches: Branches::default(),
             fixed,
             parameters,
             run,
@@ -140,6 +147,12 @@ impl Machine {
             blocking: std::env::var_os(BLOCKING).is_some_and(|v| v == "1"),
         };
         machine.steps = (0..sets).map(|set| machine.resolve(Phase::Run, set, None)).collect();
+        let launches: Vec<usize> =
+            machine.steps.first().iter().flat_map(|s| s.iter()).map(|s| s.launch).collect();
+        machine.branches = Branches::of(program, &launches);
+        for _ in 1..machine.branches.last.len() {
+            machine.lanes.push(Stream::new(&gpu.context)?);
+        }
         Ok(machine)
     }
 
@@ -240,7 +253,8 @@ impl Machine {
     /// Has a graph of such runs.
     fn capture(&mut self, set: usize, there: &[bool]) -> Result<(), CudaError> {
         if !self.graphs.iter().any(|(s, t, _)| (*s, &t[..]) == (set, there)) {
-            let graph = self.stream.capture(|| self.put(set, there))?;
+            let mut events = vec![];
+            let graph = self.stream.capture(|| self.put(set, there, &mut events))?;
             self.graphs.push((set, there.to_vec(), graph));
         }
         Ok(())
@@ -351,13 +365,36 @@ impl Machine {
         self.put_outputs()
     }
 
-    /// Puts a run on the stream.
-    fn put(&self, set: usize, there: &[bool]) -> Result<(), CudaError> {
+    /// Puts a run on the stream and its lanes, which begin and end with it. Their moments are in `events`, which must
+    /// live until a capture has ended.
+    fn put(&self, set: usize, there: &[bool], events: &mut Vec<Event>) -> Result<(), CudaError> {
         self.put_inputs(set, there)?;
-        for step in &self.steps[set] {
-            self.launch(step)?;
+        self.record(&self.stream, events)?;
+        self.lanes.iter().try_for_each(|lane| lane.wait(&events[0]))?;
+        // The event of each launch that is waited for.
+        let mut ends = vec![0; self.steps[set].len()];
+        for (i, (step, turn)) in self.steps[set].iter().zip(&self.branches.turns).enumerate() {
+            let lane = self.lane(turn.lane);
+            turn.waits.iter().try_for_each(|&j| lane.wait(&events[ends[j]]))?;
+            self.launch_on(step, lane)?;
+            if turn.is_awaited || turn.lane > 0 && self.branches.last[turn.lane] == i {
+                ends[i] = events.len();
+                self.record(lane, events)?;
+            }
         }
+        self.branches.last.iter().skip(1).try_for_each(|&i| self.stream.wait(&events[ends[i]]))?;
         self.put_outputs()
+    }
+
+    fn record(&self, stream: &Stream, events: &mut Vec<Event>) -> Result<(), DriverError> {
+        let event = Event::new(&self.executable.gpu().context)?;
+        event.record(stream)?;
+        events.push(event);
+        Ok(())
+    }
+
+    fn lane(&self, lane: usize) -> &Stream {
+        if lane == 0 { &self.stream } else { &self.lanes[lane - 1] }
     }
 
     fn put_inputs(&self, set: usize, there: &[bool]) -> Result<(), CudaError> {
@@ -387,11 +424,15 @@ impl Machine {
     }
 
     fn launch(&self, step: &Step) -> Result<(), CudaError> {
+        self.launch_on(step, &self.stream)
+    }
+
+    fn launch_on(&self, step: &Step, stream: &Stream) -> Result<(), CudaError> {
         let mut args = step.args.clone();
         let mut pointers: Vec<*mut std::ffi::c_void> =
             args.iter_mut().map(|a| std::ptr::from_mut(a).cast()).collect();
         let (blocks, threads, shared) = (step.blocks, step.threads, step.shared_bytes);
-        let (stream, none) = (self.stream.raw(), std::ptr::null_mut());
+        let (stream, none) = (stream.raw(), std::ptr::null_mut());
         self.executable.gpu().context.bind()?;
         // SAFETY: the function is the program's entry for this kernel, whose parameters are addresses, as
         // many as arguments (`validate` counts them; the compiler made both). The addresses are those of

@@ -8,6 +8,7 @@
 //! **No GPU has run this code yet**: the tests run it against a double of the driver that executes PTX in
 //! an interpreter.
 
+mod branches;
 mod cache;
 mod code;
 mod driver;

@@ -154,6 +154,18 @@ pub struct ParamSpec {
     /// Bytes of its elements, for reports: fewer, where they have gaps.
     #[serde(default)]
     pub bytes: usize,
+    /// The rows that its elements lie in, where there are gaps between them: a part of the channels of every pixel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Rows>,
+}
+
+/// Pieces of memory that lie evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Bytes from the first byte of one to that of the next one.
+    pub pitch: usize,
+    /// Bytes of each.
+    pub bytes: usize,
 }
 
 /// One compiled kernel.

@@ -48,7 +48,7 @@ pub fn launch(args: [usize; 3], phase: Phase) -> Launch {
 
 /// `prepared = weight + constant` once; `y = (x + prepared) + weight` on every run, through the arena.
 pub fn sum() -> Program {
-    let param = |access| ParamSpec { access, extent_bytes: N * 4, bytes: N * 4 };
+    let param = |access| ParamSpec { access, extent_bytes: N * 4, bytes: N * 4, rows: None };
     let parameter = Parameter { port: port("weight"), init: Initializer::Constant(0.5), trainable: true };
     Program {
         name: "sum".into(),

@@ -43,4 +43,6 @@ codes! {
     ERROR_LAUNCH_FAILED = 719 "unspecified launch failure",
     ERROR_STREAM_CAPTURE_UNSUPPORTED = 900 "operation not permitted when stream is capturing",
     ERROR_STREAM_CAPTURE_INVALIDATED = 901 "operation failed due to a previous error during capture",
+    ERROR_STREAM_CAPTURE_UNJOINED = 904 "capturing stream has unjoined work",
+    ERROR_STREAM_CAPTURE_ISOLATION = 905 "dependency created on uncaptured work in another stream",
 }

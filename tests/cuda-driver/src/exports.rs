@@ -135,19 +135,14 @@ exports! {
     fn cuStreamSynchronize(stream: Raw) log stream.addr() => |world| world.finish(stream.addr());
     fn cuStreamWaitEvent(stream: Raw, event: Raw, flags: c_uint) log stream.addr() => |world| {
         let _ = flags;
-        let found = world.events.get(&event.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?;
-        let recording = found.recorded;
-        world.put(stream.addr(), Op::Wait(event.addr(), recording))
+        world.wait(stream.addr(), event.addr())
     };
     fn cuStreamBeginCapture_v2(stream: Raw, mode: c_uint) => |world| {
         let _ = mode;
-        let found = world.streams.get_mut(&stream.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?;
-        found.captured = Some(vec![]);
-        Ok(())
+        world.begin_capture(stream.addr())
     };
     fn cuStreamEndCapture(stream: Raw, graph: *mut Raw) => |world| {
-        let found = world.streams.get_mut(&stream.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?;
-        let work = found.captured.take().ok_or(codes::ERROR_STREAM_CAPTURE_INVALIDATED)?;
+        let work = world.end_capture(stream.addr())?;
         let handle = world.handle();
         world.graphs.insert(handle, work);
         give(graph, raw(handle))
@@ -161,7 +156,7 @@ exports! {
     };
     fn cuGraphLaunch(graph: Raw, stream: Raw) log stream.addr() => |world| {
         let work = world.graphs.get(&graph.addr()).cloned().ok_or(codes::ERROR_INVALID_HANDLE)?;
-        work.into_iter().try_for_each(|op| world.put(stream.addr(), op))
+        work.turned().into_iter().try_for_each(|op| world.put(stream.addr(), op))
     };
     fn cuEventCreate(event: *mut Raw, flags: c_uint) => |world| {
         let _ = flags;
@@ -170,11 +165,7 @@ exports! {
         give(event, raw(handle))
     };
     fn cuEventRecord(event: Raw, stream: Raw) log stream.addr() => |world| {
-        let found = world.events.get_mut(&event.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?;
-        found.recorded += 1;
-        found.stream = stream.addr();
-        let recording = found.recorded;
-        world.put(stream.addr(), Op::Record(event.addr(), recording))
+        world.record(event.addr(), stream.addr())
     };
     fn cuEventSynchronize(event: Raw) => |world| {
         let recording = world.events.get(&event.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?.recorded;

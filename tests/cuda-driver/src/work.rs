@@ -37,8 +37,57 @@ pub enum Op {
 #[derive(Debug, Default)]
 pub struct Stream {
     queue: VecDeque<Op>,
-    /// What was put there since a capture began.
-    pub captured: Option<Vec<Op>>,
+    /// The capture that it is in.
+    pub captured: Option<InCapture>,
+}
+
+/// A stream in a capture.
+#[derive(Clone, Debug, Default)]
+pub struct InCapture {
+    /// Which.
+    pub capture: Handle,
+    /// What the next thing on the stream comes after.
+    pub after: Vec<usize>,
+}
+
+/// What was captured: things, and those that each comes after.
+#[derive(Clone, Debug, Default)]
+pub struct Captured {
+    /// The stream with which it began.
+    origin: Handle,
+    work: Vec<(Op, Vec<usize>)>,
+}
+
+impl Captured {
+    fn add(&mut self, op: Op, after: Vec<usize>) -> usize {
+        self.work.push((op, after));
+        self.work.len() - 1
+    }
+
+    /// True if all of it comes before one of these.
+    fn ends_in(&self, last: &[usize]) -> bool {
+        let mut found = vec![false; self.work.len()];
+        let mut todo = last.to_vec();
+        while let Some(i) = todo.pop() {
+            if !std::mem::replace(&mut found[i], true) {
+                todo.extend(&self.work[i].1);
+            }
+        }
+        found.into_iter().all(|f| f)
+    }
+
+    /// Its things in an order that a GPU may take and that is as far from that of the capture as can be: of those that
+    /// come after nothing that is still to be done, the latest one is next.
+    pub fn turned(&self) -> Vec<Op> {
+        let (mut done, mut out) = (vec![false; self.work.len()], vec![]);
+        let mut rest: Vec<usize> = (0..self.work.len()).collect();
+        while let Some(at) = rest.iter().rposition(|&i| self.work[i].1.iter().all(|&j| done[j])) {
+            let i = rest.remove(at);
+            done[i] = true;
+            out.push(self.work[i].0.clone());
+        }
+        out
+    }
 }
 
 /// An event.
@@ -50,6 +99,8 @@ pub struct Event {
     /// The last recording that has happened, and when.
     pub happened: u64,
     pub time: Option<Instant>,
+    /// The last recording, if it was in a capture: what comes after it comes after these.
+    pub captured: Option<InCapture>,
 }
 
 impl World {
@@ -59,8 +110,10 @@ impl World {
             *hash = hash_of(self.pinned(*from, *bytes)?);
         }
         let found = self.streams.get_mut(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
-        if let Some(captured) = &mut found.captured {
-            captured.push(op);
+        if let Some(own) = &mut found.captured {
+            let captured = self.captures.entry(own.capture).or_default();
+            let i = captured.add(op, std::mem::take(&mut own.after));
+            own.after.push(i);
             return Ok(());
         }
         if found.queue.len() >= MOST_PENDING {
@@ -74,6 +127,65 @@ impl World {
         }
         found.queue.push_back(op);
         Ok(())
+    }
+
+    /// Records an event on a stream; in a capture, its place among what was captured.
+    pub fn record(&mut self, event: Handle, stream: Handle) -> Result<(), Code> {
+        let own = self.streams.get(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?.captured.clone();
+        let found = self.events.get_mut(&event).ok_or(codes::ERROR_INVALID_HANDLE)?;
+        found.captured = own;
+        if found.captured.is_some() {
+            return Ok(());
+        }
+        (found.recorded, found.stream) = (found.recorded + 1, stream);
+        let recording = found.recorded;
+        self.put(stream, Op::Record(event, recording))
+    }
+
+    /// Lets a stream wait for an event. If that is in a capture, the stream is in it from then on.
+    pub fn wait(&mut self, stream: Handle, event: Handle) -> Result<(), Code> {
+        let found = self.events.get(&event).ok_or(codes::ERROR_INVALID_HANDLE)?;
+        let (captured, recording) = (found.captured.clone(), found.recorded);
+        let own = &mut self.streams.get_mut(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
+        match (&mut own.captured, captured) {
+            (None, None) => self.put(stream, Op::Wait(event, recording)),
+            (Some(own), Some(event)) if own.capture == event.capture => {
+                own.after.extend(event.after);
+                own.after.sort_unstable();
+                own.after.dedup();
+                Ok(())
+            }
+            (None, Some(event)) if own.queue.is_empty() && self.captures.contains_key(&event.capture) => {
+                own.captured = Some(event);
+                Ok(())
+            }
+            // Work outside of a capture, and one inside.
+            _ => Err(codes::ERROR_STREAM_CAPTURE_ISOLATION),
+        }
+    }
+
+    /// Begins a capture with a stream.
+    pub fn begin_capture(&mut self, stream: Handle) -> Result<(), Code> {
+        let capture = self.handle();
+        let found = self.streams.get_mut(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
+        if found.captured.is_some() {
+            return Err(codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        }
+        found.captured = Some(InCapture { capture, after: vec![] });
+        self.captures.insert(capture, Captured { origin: stream, work: vec![] });
+        Ok(())
+    }
+
+    /// Ends it: everything on the streams that have joined it must come before the end of this one.
+    pub fn end_capture(&mut self, stream: Handle) -> Result<Captured, Code> {
+        let own = self.streams.get(&stream).and_then(|s| s.captured.clone());
+        let own = own.ok_or(codes::ERROR_STREAM_CAPTURE_INVALIDATED)?;
+        let captured = self.captures.remove(&own.capture).filter(|c| c.origin == stream);
+        for s in self.streams.values_mut() {
+            s.captured.take_if(|c| c.capture == own.capture);
+        }
+        let captured = captured.ok_or(codes::ERROR_STREAM_CAPTURE_INVALIDATED)?;
+        if captured.ends_in(&own.after) { Ok(captured) } else { Err(codes::ERROR_STREAM_CAPTURE_UNJOINED) }
     }
 
     /// Does all that is on a stream.

@@ -9,7 +9,7 @@ use nnc_ptx_interpreter::{Buffer, Memory, Module};
 
 use crate::codes::{self, Code};
 use crate::config::Config;
-use crate::work::{Event, Op, Stream};
+use crate::work::{Captured, Event, Stream};
 
 /// The number behind a handle.
 pub type Handle = usize;
@@ -41,7 +41,9 @@ pub struct World {
     /// Bytes of dynamic shared memory that a function may have, where they were asked for.
     pub asked: HashMap<Handle, u32>,
     /// Graphs, and their instances.
-    pub graphs: HashMap<Handle, Vec<Op>>,
+    pub graphs: HashMap<Handle, Captured>,
+    /// Captures under way.
+    pub captures: HashMap<Handle, Captured>,
     pub links: HashMap<Handle, Link>,
     /// How often the context was retained.
     pub retained: i32,
@@ -90,6 +92,7 @@ impl World {
             functions: HashMap::new(),
             asked: HashMap::new(),
             graphs: HashMap::new(),
+            captures: HashMap::new(),
             links: HashMap::new(),
             retained: 0,
             started: false,

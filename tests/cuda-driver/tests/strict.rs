@@ -20,6 +20,11 @@ unsafe extern "C" {
     fn cuStreamSynchronize(stream: *mut c_void) -> i32;
     fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: u32) -> i32;
     fn cuStreamEndCapture(stream: *mut c_void, graph: *mut *mut c_void) -> i32;
+    fn cuStreamWaitEvent(stream: *mut c_void, event: *mut c_void, flags: u32) -> i32;
+    fn cuEventCreate(event: *mut *mut c_void, flags: u32) -> i32;
+    fn cuEventRecord(event: *mut c_void, stream: *mut c_void) -> i32;
+    fn cuGraphInstantiateWithFlags(instance: *mut *mut c_void, graph: *mut c_void, flags: u64) -> i32;
+    fn cuGraphLaunch(graph: *mut c_void, stream: *mut c_void) -> i32;
 }
 
 /// One process is one world, so this is one test.
@@ -36,7 +41,7 @@ fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
         assert_eq!(cuMemAlloc_v2(&mut address, usize::MAX / 2), codes::ERROR_OUT_OF_MEMORY);
         assert_eq!(cuMemAlloc_v2(&mut address, 4), codes::SUCCESS);
         assert_eq!(cuStreamCreate(&mut stream, 1), codes::SUCCESS);
-        assert_eq!(cuMemHostAlloc(&mut pinned, 4, 0), codes::SUCCESS);
+        assert_eq!(cuMemHostAlloc(&mut pinned, 8, 0), codes::SUCCESS);
         let from = pinned.cast::<u8>();
         from.write_bytes(1, 4);
         let own = [7u8; 4];
@@ -66,10 +71,60 @@ fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
         assert_eq!(cuStreamSynchronize(stream), codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
         assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
         assert_eq!(cuStreamEndCapture(stream, &mut graph), codes::SUCCESS);
+        capture_of_two_streams(stream, pinned, address);
         // Memory that work is to use is gone.
         assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
         assert_eq!(cuMemFree_v2(address), codes::SUCCESS);
         assert_eq!(cuStreamSynchronize(stream), codes::ERROR_INVALID_VALUE);
+    }
+}
+
+/// Copies of `[2; 4]` and `[3; 4]` to the same place: in order only where one stream waits for the other.
+///
+/// # Safety
+/// `pinned` has eight bytes, `address` has four.
+unsafe fn capture_of_two_streams(stream: *mut c_void, pinned: *mut c_void, address: u64) {
+    let (mut other, mut begin, mut end) = (null_mut(), null_mut(), null_mut());
+    let (mut graph, mut read) = (null_mut(), [0u8; 4]);
+    // SAFETY: pointers are to variables that live; the caller vouches for the rest.
+    unsafe {
+        pinned.cast::<u8>().write_bytes(2, 4);
+        pinned.cast::<u8>().add(4).write_bytes(3, 4);
+        assert_eq!(cuStreamCreate(&mut other, 1), codes::SUCCESS);
+        assert_eq!(cuEventCreate(&mut begin, 0), codes::SUCCESS);
+        assert_eq!(cuEventCreate(&mut end, 0), codes::SUCCESS);
+        for (joined, in_order) in [(false, false), (true, false), (true, true)] {
+            assert_eq!(cuStreamBeginCapture_v2(stream, 0), codes::SUCCESS);
+            assert_eq!(cuEventRecord(begin, stream), codes::SUCCESS);
+            if !in_order {
+                assert_eq!(cuStreamWaitEvent(other, begin, 0), codes::SUCCESS);
+            }
+            assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
+            if in_order {
+                assert_eq!(cuEventRecord(begin, stream), codes::SUCCESS);
+                assert_eq!(cuStreamWaitEvent(other, begin, 0), codes::SUCCESS);
+            }
+            assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned.byte_add(4), 4, other), codes::SUCCESS);
+            if joined {
+                assert_eq!(cuEventRecord(end, other), codes::SUCCESS);
+                assert_eq!(cuStreamWaitEvent(stream, end, 0), codes::SUCCESS);
+            }
+            let ended = cuStreamEndCapture(stream, &mut graph);
+            if !joined {
+                assert_eq!(ended, codes::ERROR_STREAM_CAPTURE_UNJOINED);
+                continue;
+            }
+            assert_eq!(ended, codes::SUCCESS);
+            assert_eq!(cuGraphInstantiateWithFlags(&mut graph, graph, 0), codes::SUCCESS);
+            assert_eq!(cuGraphLaunch(graph, stream), codes::SUCCESS);
+            assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
+            assert_eq!(cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), address, 4), codes::SUCCESS);
+            assert_eq!(read, if in_order { [3; 4] } else { [2; 4] });
+        }
+        // An event that is in no capture any more.
+        assert_eq!(cuStreamBeginCapture_v2(stream, 0), codes::SUCCESS);
+        assert_eq!(cuStreamWaitEvent(stream, end, 0), codes::ERROR_STREAM_CAPTURE_ISOLATION);
+        assert_eq!(cuStreamEndCapture(stream, &mut graph), codes::SUCCESS);
     }
 }
 
