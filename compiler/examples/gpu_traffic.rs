@@ -110,7 +110,7 @@ fn time(row: &Row, target: GpuTarget) -> f64 {
         s.instructions as f64 / ISSUED / busy,
         s.mmas as f64 / MULTIPLIED / busy,
         wavefronts / WAVEFRONTS / busy,
-        sectors * SECTOR_BYTES / CACHE_BYTES,
+        s.block_sectors as f64 * SECTOR_BYTES / CACHE_BYTES,
         row.bytes as f64 / MEMORY_BYTES,
     ];
     of_each.into_iter().fold(0.0, f64::max) / CLOCKS

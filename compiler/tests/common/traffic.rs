@@ -101,6 +101,7 @@ fn count(
         sum.global_requests += s.global_requests * times;
         sum.global_bytes += s.global_bytes * times;
         sum.global_sectors += s.global_sectors * times;
+        sum.block_sectors += s.block_sectors * times;
         sum.shared_wavefronts += s.shared_wavefronts * times;
         sum.bank_conflicts += s.bank_conflicts * times;
         sum.mmas += s.mmas * times;

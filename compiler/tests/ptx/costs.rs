@@ -66,3 +66,18 @@ program                  of arguments  of least  a wavefront  sectors a request,
     }
     insta::assert_snapshot!(table);
 }
+
+/// Elementwise work on neighbours, masks among them, takes four of them at once: of values that lie alike, and of those
+/// that share channels alone.
+#[test]
+fn neighbours_are_accessed_at_once() {
+    let target = GpuTarget::Sm90;
+    for body in ["output y = x -> relu", "output y = x -> conv(64, 1) -> maxpool(2) -> relu -> conv(3, 1)"] {
+        let text = format!("use std.vision\nnet n {{\n    input x: f32[N, 64, 64, 48]\n    {body}\n}}\n");
+        let mut graph = crate::nets::built(&text, false).graph.specialise(&sizes(4)).unwrap();
+        pass::run_all(&mut graph, &target.thread(), &mut |_, _| {});
+        let rows = traffic(&lower_for_gpu(&graph, target, None).unwrap(), target);
+        let row = rows.iter().find(|r| r.name.contains("relu")).unwrap();
+        assert_eq!(row.sectors(), [16.0, 16.0], "{row:?}");
+    }
+}

@@ -50,6 +50,45 @@ fn layers_that_keep_channels_last() {
     }
 }
 
+/// Depthwise convolutions, four channels a thread: weights in registers and not, strides, dilation, borders.
+#[test]
+fn depthwise_convolutions() {
+    for layer in [
+        "depthwise(3, pad = 1) -> relu6",
+        "depthwise(5, stride = 2, pad = 2)",
+        "depthwise(3, dilation = 2, bias = false)",
+        "depthwise(4, stride = 3, pad = 1) -> sigmoid",
+    ] {
+        let body = format!("    output y = x -> conv(20, 1) -> {layer} -> conv(3, 1)");
+        check_net_with(&net("N, 3, 12, 10", &body), STRICT);
+    }
+}
+
+/// Gradients of maximum poolings: windows that overlap, tile, leave elements out, and go past the border; work after it.
+#[test]
+fn gradients_of_maximum_poolings() {
+    for (pooling, next) in [
+        ("maxpool(3, stride = 2, pad = 1)", "relu"),
+        ("maxpool(2)", "sigmoid"),
+        ("maxpool(3, stride = 1, pad = 1)", "conv(4, 1)"),
+        ("maxpool(2, stride = 3)", "relu"),
+        ("maxpool(4x2, stride = 2x1)", "relu"),
+    ] {
+        for channels in [8, 6] {
+            let body = format!(
+                "    let f = x -> conv({channels}, 1) -> relu
+    output y = f -> {pooling} -> {next} -> global_avgpool -> dense(3)
+    train {{
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1)
+    }}"
+            );
+            check_step_with(&net("N, 3, 9, 7", &body), STRICT);
+        }
+    }
+}
+
 /// Reductions of channels that lie last, with and without parts; and of columns of a matrix.
 #[test]
 fn sums_of_columns() {

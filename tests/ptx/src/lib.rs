@@ -101,7 +101,7 @@ impl Module {
     ) -> Result<Stats, Error> {
         let shape = run::Shape { grid, block, dynamic_shared: shared_bytes };
         let all = 0..grid.map(u64::from).iter().product();
-        self.launch_some(memory, kernel, (shape, all), args)
+        self.launch_some(memory, kernel, (shape, all, false), args)
     }
 
     /// Runs some blocks of a grid, by their numbers (`x` counts fastest), as if the others had no effect: to count what
@@ -124,14 +124,14 @@ impl Module {
             return Err(Error::Launch { kernel: kernel.into(), message });
         }
         let shape = run::Shape { grid, block, dynamic_shared };
-        self.launch_some(memory, kernel, (shape, blocks.iter().copied()), args)
+        self.launch_some(memory, kernel, (shape, blocks.iter().copied(), true), args)
     }
 
     fn launch_some(
         &self,
         memory: &mut Memory,
         kernel: &str,
-        blocks: (run::Shape, impl Iterator<Item = u64>),
+        blocks: (run::Shape, impl Iterator<Item = u64>, bool),
         args: &[Arg],
     ) -> Result<Stats, Error> {
         let Some(found) = self.kernels.iter().find(|k| k.name == kernel) else {

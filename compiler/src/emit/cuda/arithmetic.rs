@@ -34,6 +34,20 @@ impl Writer {
         self.op(a.dtype, to, &instruction, &[&a.text, &b.text, c])
     }
 
+    /// A constant as instructions have it; of a bool the byte that it is in memory.
+    pub fn number(&self, dtype: DType, c: f64) -> String {
+        match dtype {
+            DType::F32 | DType::F64 => super::text::float(c as f32),
+            DType::I32 => (c as i32).to_string(),
+            DType::Bool => i32::from(c != 0.0).to_string(),
+        }
+    }
+
+    /// `a·b + c`, rounded once.
+    pub fn fma(&mut self, a: &Operand, b: &Operand, c: &Operand, to: Option<&str>) -> Operand {
+        self.op(DType::F32, to, "fma.rn.f32", &[&a.text, &b.text, &c.text])
+    }
+
     /// A function of one operand.
     pub fn unary(&mut self, op: UnOp, x: &Operand, to: Option<&str>) -> Operand {
         let (dtype, float) = (x.dtype, x.dtype == DType::F32);

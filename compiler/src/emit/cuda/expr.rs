@@ -3,7 +3,7 @@
 use nnc_runtime::DType;
 
 use super::function::{Emitter, space, stored};
-use super::text::{Class, float};
+use super::text::Class;
 use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
 
 /// A value: a register, or a number written into instructions. A bool is always a predicate register.
@@ -67,10 +67,8 @@ impl Emitter<'_> {
                 self.out.binary(*op, &a, &b, to)
             }
             Expr::Fma(a, b, c) => {
-                let [a, b, c] = [a, b, c].map(|e| self.expr(e).text);
-                let to = self.out.target(Class::Float, to);
-                self.out.line(format!("fma.rn.f32 {to}, {a}, {b}, {c}"));
-                Operand::new(to, DType::F32)
+                let [a, b, c] = [a, b, c].map(|e| self.expr(e));
+                self.out.fma(&a, &b, &c, to)
             }
             Expr::Cast(dtype, a) => {
                 let a = self.expr(a);
@@ -80,17 +78,13 @@ impl Emitter<'_> {
     }
 
     fn constant(&mut self, dtype: DType, c: f64) -> Operand {
-        let text = match dtype {
-            DType::F32 | DType::F64 => float(c as f32),
-            DType::I32 => (c as i32).to_string(),
-            DType::Bool => {
-                let p = self.out.fresh(Class::Predicate);
-                let word = if c != 0.0 { "eq" } else { "ne" };
-                self.out.line(format!("setp.{word}.s32 {p}, 0, 0"));
-                p
-            }
-        };
-        Operand::new(text, dtype)
+        if dtype != DType::Bool {
+            return Operand::new(self.out.number(dtype, c), dtype);
+        }
+        let p = self.out.fresh(Class::Predicate);
+        let word = if c != 0.0 { "eq" } else { "ne" };
+        self.out.line(format!("setp.{word}.s32 {p}, 0, 0"));
+        Operand::new(p, dtype)
     }
 
     /// Loads an element; under a guard if there is one: then the register must hold what else it is.
@@ -104,9 +98,7 @@ impl Emitter<'_> {
                 _ => self.out.fresh(Class::Int),
             };
             self.out.line(format!("{instruction} {byte}, {place}"));
-            let p = self.out.fresh(Class::Predicate);
-            self.out.line(format!("setp.ne.s32 {p}, {byte}, 0"));
-            return Operand::new(p, DType::Bool);
+            return self.out.from_memory(byte, DType::Bool);
         }
         let to = self.out.target(Class::of(b.dtype), to);
         self.out.line(format!("{instruction} {to}, {place}"));
@@ -168,7 +160,7 @@ impl Emitter<'_> {
         let place = self.place(buffer, index);
         if dtype == DType::Bool {
             let byte = self.out.fresh(Class::Int);
-            self.out.line(format!("mov.s32 {byte}, {}", i32::from(otherwise != 0.0)));
+            self.out.line(format!("mov.s32 {byte}, {}", self.out.number(dtype, otherwise)));
             return self.load(buffer, &place, Some(holds), Some(&byte));
         }
         let to = self.out.target(Class::of(dtype), to);

@@ -7,6 +7,7 @@ use nnc_runtime::DType;
 use super::block::{Members, declarations};
 use super::expr::{Operand, in_registers};
 use super::index::Scope;
+use super::lanes::WIDEST;
 use super::launch::Launch;
 use super::text::{Class, Writer, plain, unique};
 use crate::kernel::index::Atom;
@@ -48,13 +49,18 @@ pub struct Emitter<'k> {
     pub cells: Vec<Vec<String>>,
     pub scopes: Vec<Scope>,
     pub locals: HashMap<Local, Operand>,
+    /// Likewise of the lanes of a vector loop.
+    pub lane_locals: HashMap<Local, Vec<Operand>>,
+    /// At multiples of how many elements each buffer begins, up to [`WIDEST`].
+    pub alignments: Vec<usize>,
     /// What a thread is in its block.
     pub members: Members,
     pub depth: usize,
 }
 
-/// The entry of that name for a kernel whose functions are expanded.
-pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
+/// The entry of that name for a kernel whose functions are expanded. `alignments` says of each argument at multiples of
+/// how many elements it begins.
+pub fn entry(kernel: &Kernel, name: &str, launch: &Launch, alignments: &[usize]) -> String {
     let names = unique(kernel.buffers.iter().map(|b| plain(&b.name)));
     let params = kernel.buffers.iter().zip(&names).filter(|(b, _)| matches!(b.memory, Memory::Global(_)));
     let params: Vec<String> = params.map(|(_, n)| format!("    .param .u64 arg_{n}")).collect();
@@ -68,6 +74,8 @@ pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
         cells: vec![],
         scopes: vec![Scope::default()],
         locals: HashMap::new(),
+        lane_locals: HashMap::new(),
+        alignments: vec![],
         members: Members::default(),
         depth: 0,
     };
@@ -80,6 +88,15 @@ pub fn entry(kernel: &Kernel, name: &str, launch: &Launch) -> String {
         }
         e.declare(buffer, name, place);
     }
+    let mut alignments = alignments.iter();
+    e.alignments = kernel
+        .buffers
+        .iter()
+        .map(|b| match b.memory {
+            Memory::Global(_) => alignments.next().copied().unwrap_or(1),
+            _ => WIDEST,
+        })
+        .collect();
     e.task(launch);
     match kernel.threads {
         Some(_) => e.block(),
@@ -196,6 +213,7 @@ impl<'k> Emitter<'k> {
             LoopKind::Vector if extent > LONGEST_WRITTEN_OUT && !self.indexes_registers(var, body) => {
                 self.counted_loop(var, body);
             }
+            LoopKind::Vector if extent > 1 => self.lanes(var, body),
             LoopKind::Serial | LoopKind::Unroll | LoopKind::Vector => self.written_out(var, body),
             LoopKind::Threads | LoopKind::Warps => self.scoped(|e| e.body(body)),
             LoopKind::Rows(_) | LoopKind::Columns(_) => self.over_slots(var, kind, body),
@@ -208,7 +226,7 @@ impl<'k> Emitter<'k> {
         })
     }
 
-    fn written_out(&mut self, var: Var, body: &'k [Stmt]) {
+    pub fn written_out(&mut self, var: Var, body: &'k [Stmt]) {
         for i in 0..self.extents[var.0 as usize] {
             self.vars[var.0 as usize] = Binding::Known(i as i64);
             self.body(body);
@@ -294,14 +312,7 @@ impl<'k> Emitter<'k> {
             return;
         }
         let value = self.expr(value);
-        let value = match value.dtype {
-            DType::Bool => {
-                let byte = self.out.fresh(Class::Int);
-                self.out.line(format!("selp.s32 {byte}, 1, 0, {}", value.text));
-                byte
-            }
-            _ => self.out.in_register(&value),
-        };
+        let value = self.out.in_memory(&value);
         let place = self.place(buffer, index);
         let guard = guard.map_or_else(String::new, |g| format!("@{g} "));
         self.out.line(format!("{guard}st.{}.{} {place}, {value}", space(b.memory), stored(b.dtype)));

@@ -13,6 +13,7 @@ mod block;
 mod expr;
 mod function;
 mod index;
+mod lanes;
 mod launch;
 mod matrix;
 mod text;
@@ -84,7 +85,7 @@ pub fn emit(module: &Module, target: GpuTarget) -> Result<Ptx, EmitError> {
         let name = format!("k{i}_{}", text::plain(&kernel.name));
         is_dynamic |= launch.shared_bytes > 0;
         let _ = write!(functions, "\n{}", title(module, i, kernel, &launch));
-        functions += &function::entry(&expanded, &name, &launch);
+        functions += &function::entry(&expanded, &name, &launch, &alignments(module, i));
         entries.push(Entry { name, launch });
     }
     if is_dynamic {
@@ -92,6 +93,17 @@ pub fn emit(module: &Module, target: GpuTarget) -> Result<Ptx, EmitError> {
     }
     text += &functions;
     Ok(Ptx { text, entries })
+}
+
+/// At multiples of how many elements a kernel's arguments begin in all launches, up to the widest access: storages begin
+/// at multiples of more.
+fn alignments(module: &Module, kernel: usize) -> Vec<usize> {
+    let begins = |n: usize, i: usize| {
+        let mut launches = module.launches.iter().filter(|l| l.kernel == kernel);
+        launches.all(|l| l.args.get(i).is_none_or(|a| a.offset.is_multiple_of(n)))
+    };
+    let params = 0..module.kernels[kernel].params().count();
+    params.map(|i| [lanes::WIDEST, 2].into_iter().find(|&n| begins(n, i)).unwrap_or(1)).collect()
 }
 
 /// The comment above an entry: what it computes, from which lines of source, its tasks and launch.

@@ -1,49 +1,168 @@
-//! A thread an element: whatever a group computes, each element of the results on its own.
+//! A thread an element, or four neighbours: whatever a group computes, each element of the results on its own.
 
 use nnc_runtime::program::Access;
 
 use super::Made;
+use super::schedule::{GpuOptions, lanes_of};
 use crate::graph::NodeId;
-use crate::kernel::{Expr, Index};
+use crate::kernel::module::Arg;
+use crate::kernel::{BufferId, Expr, Index, Kernel, LoopKind, Memory, Stmt, Var};
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
 
 /// The kernel of results of one shape; `None` if an element cannot be computed on its own. `is_flat`
 /// says that all operands lie as the results do.
-pub(super) fn kernel(scope: &Scope, name: &str, results: &[(NodeId, Place)], is_flat: bool) -> Option<Made> {
-    let is_flat = is_flat && results.iter().all(|(_, p)| p.is_dense());
-    let mut b = Builder::new(name, scope);
-    // Results come first among the arguments.
-    for (_, place) in results {
-        b.bind(&if is_flat { place.flat() } else { place.clone() }, Access::Write, "out");
-    }
-    let out = &results[0].1;
-    if is_flat {
-        b.flat = Some(b.task("i", out.elements()));
-        b.store_all(results, &[]);
-    } else {
-        let index = tasks(&mut b, &out.shape, &out.layout.order(out.shape.len()));
-        b.store_all(results, &index);
-    }
-    finished(b)
+pub(super) fn kernel(
+    scope: &Scope,
+    name: &str,
+    results: &[(NodeId, Place)],
+    is_flat: bool,
+    options: GpuOptions,
+) -> Option<Made> {
+    let places: Vec<&Place> = results.iter().map(|(_, p)| p).collect();
+    let elements = Elements { scope, name, places: &places, is_flat };
+    elements.kernel(options, &|b, index| b.store_all(results, index))
 }
 
 /// The kernel that copies a tensor from place to place, whatever the layouts.
 pub(in crate::lower) fn copy(scope: &Scope, name: &str, from: &Place, to: &Place) -> Option<Made> {
-    let mut b = Builder::new(name, scope);
-    if from.layout == to.layout && from.is_dense() && to.is_dense() {
-        b.bind(&to.flat(), Access::Write, "out");
-        let at = b.task("i", to.elements());
-        let value = b.load_flat(from, "x", at.clone());
-        b.flat = Some(at);
-        b.store_at(to, &[], value);
-    } else {
-        b.bind(to, Access::Write, "out");
-        let index = tasks(&mut b, &to.shape, &to.layout.order(to.shape.len()));
-        let value = b.load(from, "x", &index);
-        b.store_at(to, &index, value);
+    let is_flat = from.layout == to.layout && from.is_dense();
+    let elements = Elements { scope, name, places: &[to], is_flat };
+    elements.kernel(GpuOptions::default(), &|b, index| {
+        let value = match b.flat.clone() {
+            Some(at) => b.load_flat(from, "x", at),
+            None => b.load(from, "x", index),
+        };
+        b.store_at(to, index, value);
+    })
+}
+
+/// A kernel for every element of some places of one shape and layout.
+pub(super) struct Elements<'e> {
+    pub scope: &'e Scope<'e>,
+    pub name: &'e str,
+    pub places: &'e [&'e Place],
+    /// Whether all that is read lies as they do.
+    pub is_flat: bool,
+}
+
+/// Computes what belongs to an index (or to the builder's flat index), and stores it.
+type Body<'b> = dyn Fn(&mut Builder, &[Index]) + 'b;
+
+impl Elements<'_> {
+    /// With a thread for four neighbours, where all that they access lies so; else for one.
+    pub fn kernel(&self, options: GpuOptions, body: &Body) -> Option<Made> {
+        if let Some(lanes) = lanes_of(self.places[0].elements(), options)
+            && let Some((kernel, args)) = self.of_lanes(lanes, body)
+            && is_wide(&kernel, &args, lanes)
+        {
+            return Some((kernel, args));
+        }
+        self.of_lanes(1, body)
     }
-    finished(b)
+
+    fn of_lanes(&self, lanes: usize, body: &Body) -> Option<Made> {
+        let is_flat = self.is_flat && self.places.iter().all(|p| p.is_dense());
+        let mut b = Builder::new(self.name, self.scope);
+        // Results come first among the arguments.
+        for place in self.places {
+            b.bind(&if is_flat { place.flat() } else { (*place).clone() }, Access::Write, "out");
+        }
+        let out = self.places[0];
+        if is_flat {
+            if !out.elements().is_multiple_of(lanes) {
+                return None;
+            }
+            let task = b.task("i", out.elements() / lanes);
+            with_lanes(&mut b, lanes, |b, lane| {
+                b.flat = Some(task * lanes as i64 + lane);
+                body(b, &[]);
+            });
+        } else {
+            let order = out.layout.order(out.shape.len());
+            // Pictures of one pixel lie side by side.
+            let inner = order.iter().rev().copied().find(|&d| out.shape[d] > 1);
+            let mut shape = out.shape.clone();
+            if let Some(d) = inner {
+                if !shape[d].is_multiple_of(lanes) {
+                    return None;
+                }
+                shape[d] /= lanes;
+            } else if lanes > 1 {
+                return None;
+            }
+            let mut index = tasks(&mut b, &shape, &order);
+            with_lanes(&mut b, lanes, |b, lane| {
+                if let Some(d) = inner {
+                    index[d] = index[d].clone() * lanes as i64 + lane;
+                }
+                body(b, &index);
+            });
+        }
+        finished(b)
+    }
+}
+
+/// Does something for so many lanes, or plainly for one.
+fn with_lanes<'a>(b: &mut Builder<'a>, lanes: usize, body: impl FnOnce(&mut Builder<'a>, Index)) {
+    match lanes {
+        1 => body(b, Index::default()),
+        _ => b.with_lanes(lanes, body),
+    }
+}
+
+/// True if the lanes of vector loops are neighbours, or one element, in all memory that they access: then a GPU accesses
+/// all of them at once.
+pub(super) fn is_wide(kernel: &Kernel, args: &[Arg], lanes: usize) -> bool {
+    let mut args = args.iter();
+    let offsets: Vec<usize> = kernel
+        .buffers
+        .iter()
+        .map(|b| match b.memory {
+            Memory::Global(_) => args.next().map_or(0, |a| a.offset),
+            _ => 0,
+        })
+        .collect();
+    let extents = kernel.extents();
+    let mut right = true;
+    each_access(&kernel.body, None, &mut |lane, buffer, index| {
+        let b = kernel.buffer_of(buffer);
+        let Some(lane) = lane.filter(|_| !matches!(b.memory, Memory::Register)) else { return };
+        let flat = kernel.flat(buffer, index);
+        let first = flat.with_known(&|v| (v == lane).then_some(0), &extents) + offsets[buffer.0 as usize];
+        right &= match flat.stride_of(lane) {
+            Some(0) => true,
+            Some(1) => first.is_multiple_of(lanes as i64),
+            _ => false,
+        };
+    });
+    right
+}
+
+/// All accesses of statements, with the variable of the vector loop that they are in. (What is gathered lies anywhere:
+/// it counts as an access that no lane shares.)
+fn each_access(body: &[Stmt], lane: Option<Var>, see: &mut dyn FnMut(Option<Var>, BufferId, &[Index])) {
+    for s in body {
+        match s {
+            Stmt::Loop { var, kind, body } => {
+                let lane = if *kind == LoopKind::Vector { Some(*var) } else { lane };
+                each_access(body, lane, see);
+            }
+            Stmt::If { body, .. } => each_access(body, lane, see),
+            Stmt::Store { buffer, index, value } => {
+                see(lane, *buffer, index);
+                value.walk(&mut |e| match (e, lane) {
+                    (Expr::Load(b, i), _) => see(lane, *b, i),
+                    (Expr::Gather { buffer, index, .. }, Some(v)) => {
+                        let apart = Index::from(v) * 2;
+                        see(lane, *buffer, &index.iter().map(|_| apart.clone()).collect::<Vec<_>>());
+                    }
+                    _ => {}
+                });
+            }
+            Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
+        }
+    }
 }
 
 /// The kernel that fills a tensor, a thread an element: what `element` says of its index.

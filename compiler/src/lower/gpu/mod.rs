@@ -11,8 +11,10 @@
 //! of the factors ([`product`]).
 
 mod conv;
+mod depthwise;
 mod dot;
 mod elements;
+mod pool_grad;
 mod product;
 mod random;
 mod reduction;
@@ -116,22 +118,26 @@ impl<'a> Lowering<'a> {
                 Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::Conv2dInputGrad(_) | Op::Conv2dWeightGrad(_) => {
                     self.gpu_conv(&scope, &name, anchor, &results)?
                 }
+                Op::MaxPool2dGrad(_) => self.gpu_max_pool_grad(&scope, &name, anchor, &results),
                 _ => None,
             };
             if made.is_some() {
                 return Ok(made);
             }
         }
-        if let Some((anchor, conv)) = conv::conv_of(&scope, &anchors)
-            && let Some(kernel) = self.gpu_tiled_conv(&scope, &name, (anchor, conv), &results)?
-        {
-            return Ok(Some(vec![kernel]));
+        if let Some((anchor, conv)) = conv::conv_of(&scope, &anchors) {
+            if let Some(kernel) = self.gpu_depthwise(&scope, &name, (anchor, conv), &results)? {
+                return Ok(Some(vec![kernel]));
+            }
+            if let Some(kernel) = self.gpu_tiled_conv(&scope, &name, (anchor, conv), &results)? {
+                return Ok(Some(vec![kernel]));
+            }
         }
         if let Some(kernels) = self.gpu_reduction(&scope, &name, nodes, &results) {
             return Ok(Some(kernels));
         }
         let is_flat = is_flat(&scope, nodes, out);
-        Ok(elements::kernel(&scope, &name, &results, is_flat).map(|k| vec![k]))
+        Ok(elements::kernel(&scope, &name, &results, is_flat, self.gpu_options).map(|k| vec![k]))
     }
 }
 

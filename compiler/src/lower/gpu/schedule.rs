@@ -200,6 +200,17 @@ impl Dots {
     }
 }
 
+/// Elements that a thread computes at once where they are neighbours: 16 bytes are the widest access.
+const LANES: usize = 4;
+
+/// Elements from which on there are threads enough for that: a warp for every scheduler of 132 multiprocessors.
+const LEAST_OF_LANES: usize = 132 * 4 * 32 * LANES;
+
+/// Lanes of a thread of so many elements; `None` for one.
+pub(super) fn lanes_of(elements: usize, options: GpuOptions) -> Option<usize> {
+    (elements >= LEAST_OF_LANES || options.blocks == Blocks::Always && elements > 0).then_some(LANES)
+}
+
 /// Elements of a row from which on a block reduces it, elements of a thread, and the most threads.
 const LEAST_ROW: usize = 32;
 const ROW_ELEMENTS: usize = 4;

@@ -14,6 +14,8 @@ mod step;
 mod traffic;
 mod warp;
 
+use std::collections::HashSet;
+
 use crate::error::{At, Error, Fault, ThreadFault};
 use crate::kernel::{Kernel, Special};
 use crate::memory::{Buffer, Element, Memory};
@@ -78,6 +80,9 @@ pub struct Stats {
     pub global_bytes: u64,
     /// Sectors of 32 bytes that those touch: 4 for each request of 32 neighbouring words.
     pub global_sectors: u64,
+    /// Sectors that blocks touch, each once a block: what comes from behind a cache that holds all that a block needs.
+    /// Counted for samples alone.
+    pub block_sectors: u64,
     /// Wavefronts that accesses to shared memory take at the least (an access of 16 bytes a lane takes 4).
     pub shared_wavefronts: u64,
     /// Wavefronts on top of those, where lanes want different words of one bank.
@@ -98,6 +103,8 @@ pub(crate) struct Env<'a> {
     /// Time and place; the thread is the warp's to fill in.
     pub who: Who,
     pub stats: Stats,
+    /// The sectors that the block has touched, if they are to be counted.
+    pub touched: Option<HashSet<u64>>,
     pub step_limit: u64,
 }
 
@@ -108,7 +115,11 @@ impl Env<'_> {
             Space::Global => {
                 self.stats.global_requests += u64::from(mask != 0);
                 self.stats.global_bytes += u64::from(mask.count_ones() * bytes);
-                self.stats.global_sectors += traffic::sectors(addresses, mask);
+                let sectors = traffic::sectors(addresses, mask);
+                self.stats.global_sectors += sectors.len() as u64;
+                if let Some(touched) = &mut self.touched {
+                    touched.extend(sectors);
+                }
             }
             Space::Shared => {
                 let (least, conflicts) = traffic::wavefronts(addresses, mask, bytes);
@@ -189,7 +200,7 @@ pub(crate) fn launch(
     kernel: &Kernel,
     lines: &[String],
     memory: &mut Memory,
-    (shape, blocks): (Shape, impl Iterator<Item = u64>),
+    (shape, blocks, is_sample): (Shape, impl Iterator<Item = u64>, bool),
     args: &[Arg],
     step_limit: u64,
 ) -> Result<Stats, Error> {
@@ -199,7 +210,8 @@ pub(crate) fn launch(
     let first = memory.next_interval();
     let who = Who { launch_first: first, block_first: first, now: first, thread: 0, sync: 0 };
     let shared = Shared::new(Layout::new(&kernel.shared, shape.dynamic_shared));
-    let mut env = Env { kernel, memory, shared, params, who, stats: Stats::default(), step_limit };
+    let touched = is_sample.then(HashSet::new);
+    let mut env = Env { kernel, memory, shared, params, who, stats: Stats::default(), touched, step_limit };
     let count = threads(shape.block) as u32;
     let mut warps: Vec<Warp> =
         (0..count.div_ceil(32)).map(|w| Warp::new(kernel, w * 32, (count - w * 32).min(32))).collect();
@@ -220,6 +232,10 @@ pub(crate) fn launch(
             let thread = warps[warp].first_thread + trouble.lane;
             explain(kernel, lines, warps[warp].at(), block, position(thread, shape.block), trouble)
         })?;
+        if let Some(touched) = &mut env.touched {
+            env.stats.block_sectors += touched.len() as u64;
+            touched.clear();
+        }
     }
     Ok(env.stats)
 }

@@ -9,21 +9,19 @@ const SECTOR: u32 = 5;
 const BANKS: usize = 32;
 
 /// Sectors of 32 bytes that the lanes' accesses are in. (Accesses are aligned: none is in two.)
-pub(super) fn sectors(addresses: &Longs, mask: u32) -> u64 {
-    let mut found = [0; 32];
-    let mut count = 0;
+pub(super) fn sectors(addresses: &Longs, mask: u32) -> Vec<u64> {
+    let mut found: Vec<u64> = Vec::with_capacity(32);
     for lane in lanes(mask) {
         let sector = addresses[lane] >> SECTOR;
-        if count == 0 || found[count - 1] != sector {
-            found[count] = sector;
-            count += 1;
+        if found.last() != Some(&sector) {
+            found.push(sector);
         }
     }
-    let found = &mut found[..count];
     if !found.is_sorted() {
         found.sort_unstable();
     }
-    found.chunk_by(|a, b| a == b).count() as u64
+    found.dedup();
+    found
 }
 
 /// Wavefronts that accesses of this size take at the least, and how many more they take because
@@ -70,12 +68,12 @@ mod tests {
     fn sectors_of_strided_accesses() {
         let cases = [(0, 1), (4, 4), (8, 8), (16, 16), (32, 32), (128, 32)];
         for (stride, count) in cases {
-            assert_eq!(sectors(&strided(stride), u32::MAX), count, "{stride}");
+            assert_eq!(sectors(&strided(stride), u32::MAX).len(), count, "{stride}");
         }
         let mut reversed = strided(4);
         reversed.reverse();
-        assert_eq!(sectors(&reversed, u32::MAX), 4);
-        assert_eq!(sectors(&strided(4), 0xff), 1);
+        assert_eq!(sectors(&reversed, u32::MAX).len(), 4);
+        assert_eq!(sectors(&strided(4), 0xff).len(), 1);
     }
 
     #[test]

@@ -240,6 +240,8 @@ fn some_blocks_on_hollow_memory() {
         |memory: &mut Memory, blocks: &[u64]| module.sample(memory, "k", grid, blocks, &[Arg::Buffer(x)]);
     let stats = run(&mut memory, &[0, 7, (1 << 22) - 1]).unwrap();
     assert_eq!((stats.global_requests, stats.global_bytes, stats.global_sectors), (6, 6 * 128, 6 * 8));
+    // What is loaded and what is stored lie in the same ones.
+    assert_eq!(stats.block_sectors, 3 * 8);
     assert!(memory.write(x, &[1f32]).is_err());
     assert!(run(&mut memory, &[1 << 22]).is_err());
     let small = memory.hollow("small", 32 * 8 + 4);
