@@ -256,6 +256,11 @@ impl<'a> Builder<'a> {
         self.memo.truncate(memo);
     }
 
+    /// What stands for the lane in lane mode; else nothing.
+    pub fn lane(&self) -> Index {
+        self.lanes.as_ref().map_or(Index::default(), |l| l.var.into())
+    }
+
     /// `buffer[index] = value`; in lane mode, for every lane.
     pub fn store(&mut self, buffer: BufferId, index: Vec<Index>, value: Expr) {
         let stmt = Stmt::Store { buffer, index, value };

@@ -64,6 +64,31 @@ fn depthwise_convolutions() {
     }
 }
 
+/// Pictures of two and three channels are filled up to four: kernels whose rows are whole steps and not, strides, borders,
+/// transposed; with the gradient of the weights, in one part and in several.
+#[test]
+fn pictures_of_few_channels() {
+    for (channels, layer) in [
+        (3, "conv(8, 7x7, stride = 2, pad = 3)"),
+        (3, "conv(10, 3, pad = 1, bias = false)"),
+        (2, "conv(8, 2x5, pad = 1, dilation = 2)"),
+        (3, "conv(12, 4x4, stride = 4)"),
+        (2, "conv_transpose(8, 3, stride = 2)"),
+    ] {
+        let body = format!(
+            "    output y = x -> {layer} -> relu -> global_avgpool -> dense(3)
+    train {{
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1)
+    }}"
+        );
+        let text = net(&format!("N, {channels}, 9, 8"), &body);
+        check_net_with(&text, TF32);
+        check_step_with(&text, STRICT);
+    }
+}
+
 /// Gradients of maximum poolings: windows that overlap, tile, leave elements out, and go past the border; work after it.
 #[test]
 fn gradients_of_maximum_poolings() {

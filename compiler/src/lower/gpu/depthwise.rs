@@ -5,8 +5,9 @@ use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
 use super::Made;
-use super::elements::{finished, is_wide, tasks};
+use super::elements::{finished, tasks};
 use super::schedule::lanes_of;
+use super::wide::is_wide;
 use crate::graph::op::Conv2d;
 use crate::graph::{Layout, NodeId};
 use crate::kernel::{Guard, Index};
@@ -68,7 +69,7 @@ impl<'a> Lowering<'a> {
             from(b, &[at[2].clone(), Index::default(), at[0].clone(), at[1].clone()])
         })?;
         let depthwise = Depthwise { name, anchor, conv, results, weights, rows, lanes };
-        Ok(depthwise.kernel(scope).filter(|(kernel, args)| is_wide(kernel, args, lanes)))
+        Ok(depthwise.kernel(scope).filter(|made| is_wide(made, lanes)))
     }
 }
 

@@ -4,9 +4,9 @@ use nnc_runtime::program::Access;
 
 use super::Made;
 use super::schedule::{GpuOptions, lanes_of};
+use super::wide::is_wide;
 use crate::graph::NodeId;
-use crate::kernel::module::Arg;
-use crate::kernel::{BufferId, Expr, Index, Kernel, LoopKind, Memory, Stmt, Var};
+use crate::kernel::{Expr, Index};
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
 
@@ -53,10 +53,10 @@ impl Elements<'_> {
     /// With a thread for four neighbours, where all that they access lies so; else for one.
     pub fn kernel(&self, options: GpuOptions, body: &Body) -> Option<Made> {
         if let Some(lanes) = lanes_of(self.places[0].elements(), options)
-            && let Some((kernel, args)) = self.of_lanes(lanes, body)
-            && is_wide(&kernel, &args, lanes)
+            && let Some(made) = self.of_lanes(lanes, body)
+            && is_wide(&made, lanes)
         {
-            return Some((kernel, args));
+            return Some(made);
         }
         self.of_lanes(1, body)
     }
@@ -104,64 +104,10 @@ impl Elements<'_> {
 }
 
 /// Does something for so many lanes, or plainly for one.
-fn with_lanes<'a>(b: &mut Builder<'a>, lanes: usize, body: impl FnOnce(&mut Builder<'a>, Index)) {
+pub(super) fn with_lanes<'a>(b: &mut Builder<'a>, lanes: usize, body: impl FnOnce(&mut Builder<'a>, Index)) {
     match lanes {
         1 => body(b, Index::default()),
         _ => b.with_lanes(lanes, body),
-    }
-}
-
-/// True if the lanes of vector loops are neighbours, or one element, in all memory that they access: then a GPU accesses
-/// all of them at once.
-pub(super) fn is_wide(kernel: &Kernel, args: &[Arg], lanes: usize) -> bool {
-    let mut args = args.iter();
-    let offsets: Vec<usize> = kernel
-        .buffers
-        .iter()
-        .map(|b| match b.memory {
-            Memory::Global(_) => args.next().map_or(0, |a| a.offset),
-            _ => 0,
-        })
-        .collect();
-    let extents = kernel.extents();
-    let mut right = true;
-    each_access(&kernel.body, None, &mut |lane, buffer, index| {
-        let b = kernel.buffer_of(buffer);
-        let Some(lane) = lane.filter(|_| !matches!(b.memory, Memory::Register)) else { return };
-        let flat = kernel.flat(buffer, index);
-        let first = flat.with_known(&|v| (v == lane).then_some(0), &extents) + offsets[buffer.0 as usize];
-        right &= match flat.stride_of(lane) {
-            Some(0) => true,
-            Some(1) => first.is_multiple_of(lanes as i64),
-            _ => false,
-        };
-    });
-    right
-}
-
-/// All accesses of statements, with the variable of the vector loop that they are in. (What is gathered lies anywhere:
-/// it counts as an access that no lane shares.)
-fn each_access(body: &[Stmt], lane: Option<Var>, see: &mut dyn FnMut(Option<Var>, BufferId, &[Index])) {
-    for s in body {
-        match s {
-            Stmt::Loop { var, kind, body } => {
-                let lane = if *kind == LoopKind::Vector { Some(*var) } else { lane };
-                each_access(body, lane, see);
-            }
-            Stmt::If { body, .. } => each_access(body, lane, see),
-            Stmt::Store { buffer, index, value } => {
-                see(lane, *buffer, index);
-                value.walk(&mut |e| match (e, lane) {
-                    (Expr::Load(b, i), _) => see(lane, *b, i),
-                    (Expr::Gather { buffer, index, .. }, Some(v)) => {
-                        let apart = Index::from(v) * 2;
-                        see(lane, *buffer, &index.iter().map(|_| apart.clone()).collect::<Vec<_>>());
-                    }
-                    _ => {}
-                });
-            }
-            Stmt::Prefetch { .. } | Stmt::Joint(_) => {}
-        }
     }
 }
 

@@ -25,6 +25,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod wide;
 
 use super::access::Place;
 use super::builder::{Operand, Scope};

@@ -92,6 +92,10 @@ impl Pooling<'_> {
                     at[2 + axis] = first + k.clone() - self.before(axis);
                     inside.extend(Guard::between(&at[2 + axis], 0, self.size[axis] as i64, b.extents()));
                 }
+                if b.tells_lanes_apart(&inside) {
+                    b.failed = true;
+                    return;
+                }
                 b.when(inside, |b| {
                     let v = b.value(self.x, &at);
                     let v = b.shared(DType::F32, v);
@@ -131,6 +135,10 @@ impl Pooling<'_> {
                     guards.extend(Guard::between(&window, 0, self.windows[2 + axis] as i64, b.extents()));
                     number = number * self.window.kernel[axis] as i64 + k;
                     at[2 + axis] = window;
+                }
+                if b.tells_lanes_apart(&guards) {
+                    b.failed = true;
+                    return;
                 }
                 b.when(guards, |b| {
                     let place = b.load(places, "places", &at);

@@ -9,6 +9,9 @@ use crate::kernel::{BinOp, Expr, Guard, Index, Joint, Memory};
 use crate::lower::builder::{Builder, Cell};
 use nnc_runtime::DType;
 
+/// Parts that a thread loads before it adds them up.
+const PARTS_AT_ONCE: usize = 16;
+
 impl Builder<'_> {
     /// Makes of every cell what the operation makes of those of all threads of the block.
     pub(super) fn across_block(&mut self, cells: &[(&Cell, BinOp)]) {
@@ -40,6 +43,15 @@ impl Builder<'_> {
                 });
             }
         });
+    }
+
+    /// Runs over parts that blocks have left, in their order, some at a time so that their loads are under way together.
+    pub(super) fn each_part(&mut self, parts: usize, body: &mut dyn FnMut(&mut Self, Index)) {
+        let done = parts / PARTS_AT_ONCE * PARTS_AT_ONCE;
+        self.serial("p", parts / PARTS_AT_ONCE, |b, p| {
+            b.unroll("u", PARTS_AT_ONCE, |b, u| body(b, p * PARTS_AT_ONCE as i64 + u));
+        });
+        self.unroll("u", parts - done, |b, u| body(b, u + done));
     }
 
     /// Numbers of `0..count` for a thread: its own, and those as many further on as there are threads.

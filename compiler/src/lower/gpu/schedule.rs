@@ -243,18 +243,24 @@ impl Rows {
     }
 }
 
-/// Columns side by side that a block reduces, and the threads that share each.
-const COLUMNS: usize = WARP;
-const COLUMN_THREADS: usize = 8;
+/// Threads of a block that reduces columns, and how many of them lie side by side: for four columns each, or for one
+/// (whole warps then).
+const COLUMN_BLOCK: usize = 256;
+const ACROSS_OF_LANES: usize = 16;
+const ACROSS: usize = WARP;
 
 /// Columns from which on a thread each is enough.
 const ENOUGH_COLUMNS: usize = 1 << 15;
 
+/// The most blocks of a column: a thread adds up what they leave.
+const MOST_COLUMN_PARTS: usize = 128;
+
 /// How columns are reduced by blocks: threads side by side have columns side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
-    /// Columns of a block.
+    /// Threads that have columns side by side, and columns of each.
     pub across: usize,
+    pub lanes: usize,
     /// Threads of a column.
     pub down: usize,
     /// Blocks of a column, each with a part of it.
@@ -262,21 +268,23 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// That of so many rows of columns side by side, of so many elements each; `None` for short ones, and for many.
-    pub fn of(
-        [rows, columns, elements]: [usize; 3],
-        target: GpuTarget,
-        options: GpuOptions,
-    ) -> Option<Columns> {
+    /// Those of so many rows of columns side by side, of so many elements each, the best first; none for short ones, and
+    /// for many.
+    pub fn of([rows, columns, elements]: [usize; 3], target: GpuTarget, options: GpuOptions) -> Vec<Columns> {
         let paid = elements >= LEAST_ROW && rows * columns < ENOUGH_COLUMNS;
         let fits = rows * columns > 0 && elements >= 2;
         if !fits || !paid && options.blocks == Blocks::WherePaid {
-            return None;
+            return vec![];
         }
-        let blocks = rows * columns.div_ceil(COLUMNS);
-        let wanted = ROW_BLOCKS * target.multiprocessors() / blocks;
-        let parts = wanted.min(elements / (COLUMN_THREADS * PART_ELEMENTS)).clamp(1, MOST_ROW_PARTS);
-        Some(Columns { across: COLUMNS, down: COLUMN_THREADS, parts })
+        let one = |(across, lanes): (usize, usize)| {
+            let down = COLUMN_BLOCK / across;
+            let blocks = rows * columns.div_ceil(across * lanes);
+            let wanted = ROW_BLOCKS * target.multiprocessors() / blocks;
+            let parts = wanted.min(elements / (down * PART_ELEMENTS)).clamp(1, MOST_COLUMN_PARTS);
+            Columns { across, lanes, down, parts }
+        };
+        let wide = columns.is_multiple_of(LANES).then_some((ACROSS_OF_LANES, LANES));
+        wide.into_iter().chain([(ACROSS, 1)]).map(one).collect()
     }
 }
 
@@ -319,11 +327,13 @@ mod tests {
     #[test]
     fn columns_have_blocks_enough() {
         let columns = |rows, n, elements| {
-            Columns::of([rows, n, elements], GpuTarget::Sm90, GpuOptions::default()).map(|c| c.parts)
+            let all = Columns::of([rows, n, elements], GpuTarget::Sm90, GpuOptions::default());
+            all.first().map(|c| (c.lanes, c.parts))
         };
         // Statistics of a batch normalisation; pooling to one pixel, of one picture and of many.
-        assert_eq!(columns(1, 64, 64 * 56 * 56), Some(64));
-        assert_eq!(columns(1, 512, 49), Some(1));
+        assert_eq!(columns(1, 64, 64 * 56 * 56), Some((4, 128)));
+        assert_eq!(columns(1, 63, 64 * 56 * 56), Some((1, 128)));
+        assert_eq!(columns(1, 512, 49), Some((4, 1)));
         assert_eq!(columns(64, 2048, 49), None);
         assert_eq!(columns(1, 64, 10), None);
     }

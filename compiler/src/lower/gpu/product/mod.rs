@@ -162,8 +162,8 @@ impl Product<'_> {
         let [batch, row, column] = self.result.flat(&index);
         let total = b.cell("total", DType::F32);
         b.assign(&total, f32(0.0));
-        b.serial("p", self.schedule.parts, |b, p| {
-            let part = b.load(parts, "parts", &[p, batch, row, column.clone()]);
+        b.each_part(self.schedule.parts, &mut |b, p| {
+            let part = b.load(parts, "parts", &[p, batch.clone(), row.clone(), column.clone()]);
             b.assign(&total, add(total.get(), part));
         });
         let sum = self.with_bias(&mut b, &column, total.get());

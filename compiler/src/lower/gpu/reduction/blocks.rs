@@ -8,7 +8,7 @@ use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Cell, Scope};
 use crate::lower::elementwise::{div, f32, fma, sub};
 use crate::lower::gpu::Made;
-use crate::lower::gpu::elements::finished;
+use crate::lower::gpu::elements::{finished, with_lanes};
 use nnc_runtime::DType;
 use nnc_runtime::program::Access;
 
@@ -22,11 +22,17 @@ impl Reduction<'_> {
         }
         b.kernel.threads = Some(self.team.threads());
         let task = self.team_tasks(&mut b);
+        with_lanes(&mut b, self.team.lanes(), |b, _| self.reduce(b, &task));
+        finished(b)
+    }
+
+    /// What a block does.
+    fn reduce(&self, b: &mut Builder, task: &[Index]) {
         let count = f32(self.count as f64);
-        let totals = self.cells(&mut b);
+        let totals = self.cells(b);
         b.threads(|b, thread| {
             self.clear(b, &totals);
-            let share = self.share(b, &task, &thread);
+            let share = self.share(b, task, &thread);
             self.each_element(b, &share, &Index::default(), 1, |b, at| {
                 for (cell, &(_, kind, x)) in totals.iter().zip(&self.anchors) {
                     let value = joined(kind, cell.get(), b.value(x, at));
@@ -34,9 +40,9 @@ impl Reduction<'_> {
                 }
             });
         });
-        self.team.join(&mut b, &self.combined(&totals, |_| true));
-        let squares = self.squares(&mut b, &task, &totals, &count);
-        self.one_of_team(&mut b, &task, |b, kept| {
+        self.team.join(b, &self.combined(&totals, |_| true));
+        let squares = self.squares(b, task, &totals, &count);
+        self.one_of_team(b, task, |b, kept| {
             let values = totals.iter().zip(&squares).zip(&self.anchors);
             let values = values.map(|((total, squares), (_, kind, _))| match kind {
                 ReduceKind::Variance => div(squares.get(), count.clone()),
@@ -46,7 +52,6 @@ impl Reduction<'_> {
             let values = values.collect();
             self.complete(b, kept, values);
         });
-        finished(b)
     }
 
     /// The squared distances from the mean of variances, by all threads.
@@ -86,20 +91,22 @@ impl Reduction<'_> {
         let task = self.team_tasks(&mut b);
         let part = b.task("p", self.parts);
         let wanted = |kind: ReduceKind| pass == Pass::First || kind == ReduceKind::Variance;
-        let cells = self.cells(&mut b);
-        b.threads(|b, thread| {
-            self.clear(b, &cells);
-            let share = self.share(b, &task, &thread);
-            let means = self.means(b, &share.kept, sums);
-            self.each_element(b, &share, &part, self.parts, |b, at| {
-                self.add_element(b, pass, &cells, &means, at);
+        with_lanes(&mut b, self.team.lanes(), |b, _| {
+            let cells = self.cells(b);
+            b.threads(|b, thread| {
+                self.clear(b, &cells);
+                let share = self.share(b, &task, &thread);
+                let means = self.means(b, &share.kept, sums);
+                self.each_element(b, &share, &part, self.parts, |b, at| {
+                    self.add_element(b, pass, &cells, &means, at);
+                });
             });
-        });
-        self.team.join(&mut b, &self.combined(&cells, wanted));
-        self.one_of_team(&mut b, &task, |b, kept| {
-            for (i, cell) in cells.iter().enumerate() {
-                b.store(out, [&[Index::from(i), part.clone()], kept].concat(), cell.get());
-            }
+            self.team.join(b, &self.combined(&cells, wanted));
+            self.one_of_team(b, &task, |b, kept| {
+                for (i, cell) in cells.iter().enumerate() {
+                    b.store(out, [&[Index::from(i), part.clone()], kept].concat(), cell.get());
+                }
+            });
         });
         finished(b)
     }

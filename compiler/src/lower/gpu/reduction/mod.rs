@@ -16,6 +16,7 @@ use self::team::Team;
 use super::Made;
 use super::elements::finished;
 use super::schedule::{Columns, Rows};
+use super::wide::is_wide;
 use crate::graph::op::ReduceKind;
 use crate::graph::{Layout, NodeId, Op};
 use crate::kernel::module::{Role, ValueId};
@@ -94,26 +95,49 @@ impl<'a> Lowering<'a> {
         }
         let order = x.layout.order(shape.len());
         let (target, options, last) = (self.gpu?, self.gpu_options, *order.last()?);
-        let (team, parts) = match axes.contains(&last) {
+        let teams: Vec<(Team, usize)> = match axes.contains(&last) {
             true => {
-                let Rows { threads, parts } = Rows::of(outputs, count, target, options)?;
-                (Team::Row { threads }, parts)
+                let rows = Rows::of(outputs, count, target, options);
+                rows.into_iter().map(|r| (Team::Row { threads: r.threads }, r.parts)).collect()
             }
             false => {
                 let columns = shape[last];
                 let sizes = [outputs / columns.max(1), columns, count];
-                let Columns { across, down, parts } = Columns::of(sizes, target, options)?;
-                (Team::Columns { across, down, columns }, parts)
+                let all = Columns::of(sizes, target, options);
+                all.into_iter().map(|c| (Team::of(c, columns), c.parts)).collect()
             }
         };
-        let r = Reduction { name, anchors, axes, keep, results, shape, order, count, parts, team };
-        match r.parts {
-            1 => Some(vec![r.whole(scope)?]),
-            _ => self.in_parts(scope, &r),
-        }
+        // The first whose threads access what is side by side.
+        teams.into_iter().find_map(|(team, parts)| {
+            let (shape, order) = (shape.clone(), order.clone());
+            let r = Reduction {
+                name,
+                anchors: anchors.clone(),
+                axes,
+                keep,
+                results,
+                shape,
+                order,
+                count,
+                parts,
+                team,
+            };
+            let (kernels, values) = match r.parts {
+                1 => (vec![r.whole(scope)?], vec![]),
+                _ => self.in_parts(scope, &r)?,
+            };
+            if !kernels.iter().all(|made| is_wide(made, team.lanes())) {
+                return None;
+            }
+            for shape in values {
+                self.new_value("", DType::F32, &shape, Role::Temporary);
+            }
+            Some(kernels)
+        })
     }
 
-    fn in_parts(&mut self, scope: &Scope<'a>, r: &Reduction) -> Option<Vec<Made>> {
+    /// The kernels, and the shapes of the values between them.
+    fn in_parts(&self, scope: &Scope<'a>, r: &Reduction) -> Option<(Vec<Made>, Vec<Vec<usize>>)> {
         // Values are added if there is something that uses them.
         let first = self.module.values.len();
         let place = |i: usize, shape: &[usize]| {
@@ -121,10 +145,11 @@ impl<'a> Lowering<'a> {
         };
         let sums = [vec![r.anchors.len()], r.kept_shape()].concat();
         let parts = [vec![r.anchors.len(), r.parts], r.kept_shape()].concat();
-        let (made, shapes) = match r.varies() {
+        match r.varies() {
             false => {
                 let of = place(0, &parts);
-                (vec![r.of_parts(scope, Pass::First, &of, None)?, r.finish(scope, &of, None)?], vec![parts])
+                let kernels = vec![r.of_parts(scope, Pass::First, &of, None)?, r.finish(scope, &of, None)?];
+                Some((kernels, vec![parts]))
             }
             true => {
                 let (of, all, squares) = (place(0, &parts), place(1, &sums), place(2, &parts));
@@ -134,13 +159,9 @@ impl<'a> Lowering<'a> {
                     r.of_parts(scope, Pass::Squares, &squares, Some(&all))?,
                     r.finish(scope, &squares, Some(&all))?,
                 ];
-                (kernels, vec![parts.clone(), sums, parts])
+                Some((kernels, vec![parts.clone(), sums, parts]))
             }
-        };
-        for shape in shapes {
-            self.new_value("", DType::F32, &shape, Role::Temporary);
         }
-        Some(made)
     }
 }
 
@@ -248,7 +269,7 @@ impl Reduction<'_> {
         for (cell, &(_, kind, _)) in cells.iter().zip(&self.anchors) {
             b.assign(cell, start(kind));
         }
-        b.serial("p", self.parts, |b, p| {
+        b.each_part(self.parts, &mut |b, p| {
             for (i, (cell, &(_, kind, _))) in cells.iter().zip(&self.anchors).enumerate() {
                 if wanted(kind) {
                     let part = b.load(parts, "parts", &[&[Index::from(i), p.clone()], kept].concat());

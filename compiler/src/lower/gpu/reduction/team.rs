@@ -2,6 +2,7 @@
 //! by side, several threads each.
 
 use super::super::elements::tasks;
+use super::super::schedule::Columns;
 use super::Reduction;
 use crate::kernel::{BinOp, Expr, Guard, Index, Memory};
 use crate::kernel::{Joint, block::WARP};
@@ -13,8 +14,9 @@ use nnc_runtime::DType;
 pub(super) enum Team {
     /// A row has all of them.
     Row { threads: usize },
-    /// So many columns side by side, of that many in all, have so many each.
-    Columns { across: usize, down: usize, columns: usize },
+    /// So many threads side by side have so many columns each (the lanes of vector loops), of that many in all, and a
+    /// column has `down` of them.
+    Columns { across: usize, lanes: usize, down: usize, columns: usize },
 }
 
 /// What a thread works on.
@@ -27,7 +29,24 @@ pub(super) struct Share {
     pub inside: Vec<Guard>,
 }
 
+/// Elements of a thread whose loads are under way together.
+const UNROLL: usize = 4;
+
 impl Team {
+    /// That of a schedule, for so many columns.
+    pub fn of(schedule: Columns, columns: usize) -> Team {
+        let Columns { across, lanes, down, .. } = schedule;
+        Team::Columns { across, lanes, down, columns }
+    }
+
+    /// Columns of a thread.
+    pub fn lanes(self) -> usize {
+        match self {
+            Team::Row { .. } => 1,
+            Team::Columns { lanes, .. } => lanes,
+        }
+    }
+
     /// Threads of a block.
     pub fn threads(self) -> usize {
         match self {
@@ -46,17 +65,19 @@ impl Team {
 
     /// Makes of every cell what the operation makes of those of all threads that share it: each of them has it then.
     pub fn join(self, b: &mut Builder, cells: &[(&Cell, BinOp)]) {
-        let Team::Columns { across, down, .. } = self else { return b.across_block(cells) };
-        let shares = b.kernel.buffer("shares", DType::F32, &[cells.len(), down, across], Memory::Shared);
+        let Team::Columns { across, lanes, down, .. } = self else { return b.across_block(cells) };
+        let shape = [cells.len(), down, across * lanes];
+        let shares = b.kernel.buffer("shares", DType::F32, &shape, Memory::Shared);
+        let column = |b: &Builder, thread: &Index| thread.rem(across, b.extents()) * lanes as i64 + b.lane();
         b.threads(|b, thread| {
-            let (y, x) = (thread.div(across, b.extents()), thread.rem(across, b.extents()));
+            let (y, x) = (thread.div(across, b.extents()), column(b, &thread));
             for (i, (cell, _)) in cells.iter().enumerate() {
                 b.store(shares, vec![Index::from(i), y.clone(), x.clone()], cell.get());
             }
         });
         b.joint(Joint::Barrier);
         b.threads(|b, thread| {
-            let x = thread.rem(across, b.extents());
+            let x = column(b, &thread);
             for (i, (cell, op)) in cells.iter().enumerate() {
                 let share = |y: Index| Expr::Load(shares, vec![Index::from(i), y, x.clone()]);
                 b.assign(cell, share(Index::default()));
@@ -74,8 +95,8 @@ impl Reduction<'_> {
     pub(super) fn team_tasks(&self, b: &mut Builder) -> Vec<Index> {
         debug_assert_eq!(self.team.threads() % WARP, 0);
         let mut shape = self.kept_shape();
-        if let (Team::Columns { across, columns, .. }, Some(last)) = (self.team, shape.last_mut()) {
-            *last = columns.div_ceil(across);
+        if let (Team::Columns { across, lanes, columns, .. }, Some(last)) = (self.team, shape.last_mut()) {
+            *last = columns.div_ceil(across * lanes);
         }
         let order: Vec<usize> = (0..shape.len()).collect();
         tasks(b, &shape, &order)
@@ -84,13 +105,15 @@ impl Reduction<'_> {
     /// A thread's share of a task.
     pub(super) fn share(&self, b: &Builder, task: &[Index], thread: &Index) -> Share {
         let mut kept = task.to_vec();
-        let Team::Columns { across, columns, .. } = self.team else {
+        let Team::Columns { across, lanes, columns, .. } = self.team else {
             return Share { kept, number: thread.clone(), inside: vec![] };
         };
         let mut inside = vec![];
         if let Some(column) = kept.last_mut() {
-            *column = column.clone() * across as i64 + thread.rem(across, b.extents());
-            inside = Guard::between(column, 0, columns as i64, b.extents());
+            let first = (column.clone() * across as i64 + thread.rem(across, b.extents())) * lanes as i64;
+            // Columns are a multiple of the lanes.
+            inside = Guard::between(&first, 0, (columns + 1 - lanes) as i64, b.extents());
+            *column = first + b.lane();
         }
         Share { kept, number: thread.div(across, b.extents()), inside }
     }
@@ -116,13 +139,23 @@ impl Reduction<'_> {
         share: &Share,
         part: &Index,
         parts: usize,
-        body: impl FnOnce(&mut Builder, &[Index]),
+        body: impl Fn(&mut Builder, &[Index]),
     ) {
         let size = self.team.size();
         let together = size * parts;
+        let own = part.clone() * size as i64 + share.number.clone();
+        let full = self.count / (together * UNROLL);
+        let done = full * UNROLL * together;
         b.when(share.inside.clone(), |b| {
-            b.serial("k", self.count.div_ceil(together), |b, k| {
-                let number = k * together as i64 + part.clone() * size as i64 + share.number.clone();
+            b.serial("k", full, |b, k| {
+                b.unroll("u", UNROLL, |b, u| {
+                    let number = (k * UNROLL as i64 + u) * together as i64 + own.clone();
+                    let at = self.element(b, &share.kept, number);
+                    body(b, &at);
+                });
+            });
+            b.serial("k", (self.count - done).div_ceil(together), |b, k| {
+                let number = k * together as i64 + own.clone() + done;
                 let inside = Guard::between(&number, 0, self.count as i64, b.extents());
                 b.when(inside, |b| {
                     let at = self.element(b, &share.kept, number);
