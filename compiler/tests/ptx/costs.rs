@@ -72,7 +72,10 @@ program                  of arguments  of least  a wavefront  sectors a request,
 #[test]
 fn neighbours_are_accessed_at_once() {
     let target = GpuTarget::Sm90;
-    for body in ["output y = x -> relu", "output y = x -> conv(64, 1) -> maxpool(2) -> relu -> conv(3, 1)"] {
+    for body in [
+        "output y = x -> relu",
+        "output y = x -> conv(64, 1) -> maxpool(3, stride = 2) -> relu -> conv(3, 1)",
+    ] {
         let text = format!("use std.vision\nnet n {{\n    input x: f32[N, 64, 64, 48]\n    {body}\n}}\n");
         let mut graph = crate::nets::built(&text, false).graph.specialise(&sizes(4)).unwrap();
         pass::run_all(&mut graph, &target.thread(), &mut |_, _| {});

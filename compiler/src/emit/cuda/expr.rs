@@ -98,7 +98,7 @@ impl Emitter<'_> {
                 _ => self.out.fresh(Class::Int),
             };
             self.out.line(format!("{instruction} {byte}, {place}"));
-            return self.out.from_memory(byte, DType::Bool);
+            return self.out.loaded(byte, DType::Bool);
         }
         let to = self.out.target(Class::of(b.dtype), to);
         self.out.line(format!("{instruction} {to}, {place}"));

@@ -175,7 +175,7 @@ impl<'k> Emitter<'k> {
                 e.out.line(format!("{holds}ld.{}{suffix}.{} {what}, {place}", space(memory), stored(dtype)));
             }
         });
-        registers.into_iter().map(|r| self.out.from_memory(r, dtype)).collect()
+        registers.into_iter().map(|r| self.out.loaded(r, dtype)).collect()
     }
 
     fn fresh_lanes(&mut self, class: Class, lanes: Lanes) -> Vec<String> {
@@ -221,7 +221,7 @@ impl Writer {
     }
 
     /// What was read from memory to a register.
-    pub fn from_memory(&mut self, register: String, dtype: DType) -> Operand {
+    pub fn loaded(&mut self, register: String, dtype: DType) -> Operand {
         if dtype != DType::Bool {
             return Operand::new(register, dtype);
         }
