@@ -11,7 +11,8 @@
 //! a step is of one place of the kernel, whose row and column are computed once. The gradient's factors lie by
 //! lines: channels of both, at a pixel.
 //!
-//! Row-major is what has few channels, a picture: it is read as it lies.
+//! Row-major is what has few channels, a picture: with two or three it is brought into that order by a kernel of its own,
+//! filled up to four channels, a pixel a copy; else it is read as it lies.
 
 mod picture;
 mod remainders;
@@ -19,6 +20,7 @@ mod remainders;
 use super::factor::{At, Element, Factor, wide};
 use super::pooled::Windows;
 use super::result::digits;
+use super::which::filled_columns;
 use super::{Product, Result2d};
 use crate::graph::op::{Conv2d, Conv2dWeightGrad};
 use crate::graph::{Layout, NodeId, Op};
@@ -26,7 +28,7 @@ use crate::kernel::{Extents, Guard, Index};
 use crate::lower::access::Place;
 use crate::lower::builder::{Operand, Scope};
 use crate::lower::conv_taps::Slide;
-use crate::lower::elementwise::sizes;
+use crate::lower::elementwise::{f32, sizes};
 use crate::lower::gpu::Made;
 use crate::lower::gpu::schedule::DEPTH;
 use crate::lower::{LowerError, Lowering};
@@ -53,7 +55,7 @@ impl<'a> Lowering<'a> {
         let Some(schedule) = self.schedule(anchor) else { return Ok(None) };
         let factors = match &graph.node(anchor).op {
             Op::Conv2dWeightGrad(Conv2dWeightGrad { conv, .. }) if conv.groups == 1 => {
-                weight_grad(&shape, conv, x, w)
+                self.weight_grad_factors(&shape, conv, (operands[0], x), w)?
             }
             op => match Slide::of(op) {
                 Some(slide) if slide.conv.groups == 1 => {
@@ -66,7 +68,7 @@ impl<'a> Lowering<'a> {
                         return Ok(Some(kernels));
                     }
                     let pixels = Pixels::in_order(&shape);
-                    let factors = self.conv_factors(&pixels, &slide, x, w, operands[1])?;
+                    let factors = self.conv_factors(&pixels, &slide, (operands[0], x), (operands[1], w))?;
                     factors.map(|[first, second]| (Result2d::new(&shape, &[0, 2, 3], &[1]), first, second))
                 }
                 _ => None,
@@ -83,64 +85,103 @@ impl<'a> Lowering<'a> {
         &mut self,
         pixels: &Pixels,
         slide: &Slide,
-        x: Place,
-        w: Place,
-        weight: NodeId,
+        (picture, x): (NodeId, Place),
+        (weight, w): (NodeId, Place),
     ) -> Result<Option<[Factor<'static>; 2]>, LowerError> {
         let kernel = [w.shape[2], w.shape[3]];
-        Ok(match x.layout {
-            Layout::Plain if w.layout == Layout::Plain => {
+        let filled = self.filled_channels(picture);
+        Ok(match (x.layout, filled) {
+            (Layout::Plain, Some(channels)) => {
+                let across = filled_columns(kernel[1]);
+                let x = self.filled_picture(picture, &x, channels)?;
+                let weights = self.weights_by_place(weight, slide, &w.shape, [across, channels])?;
+                let places = [kernel[0], kernel[1], across];
+                Some([windows(&x, pixels.clone(), slide.clone(), places), ordered_weights(weights)])
+            }
+            (Layout::Plain, None) if w.layout == Layout::Plain => {
                 let w = self.rounded_once(weight, w)?;
                 Some([
                     picture::windows(x, pixels.clone(), slide.clone(), kernel),
                     picture::weights(w, slide.clone()),
                 ])
             }
-            Layout::ChannelsLast => {
-                let weights = self.weights_by_place(weight, slide, &w.shape)?;
-                Some([windows(&x, pixels.clone(), slide.clone(), kernel), ordered_weights(weights)])
+            (Layout::ChannelsLast, None) => {
+                let weights = self.weights_by_place(weight, slide, &w.shape, [kernel[1], x.shape[1]])?;
+                let places = [kernel[0], kernel[1], kernel[1]];
+                Some([windows(&x, pixels.clone(), slide.clone(), places), ordered_weights(weights)])
             }
             _ => None,
         })
     }
 
-    /// Weights as `[outputs, kernel rows, kernel columns, inputs]`.
+    /// A picture with its channels last, and so many of them: those past its own are zeros.
+    fn filled_picture(&mut self, id: NodeId, x: &Place, channels: usize) -> Result<Place, LowerError> {
+        let [n, own, h, w] = [0, 1, 2, 3].map(|d| x.shape[d]);
+        let (shape, numbers) = ([n, h, w, channels], self.gpu_options.products.factors());
+        let packed = self.repacked_as(id, "pack_picture", &shape, numbers, &|b, from, at| {
+            let inside = Guard::between(&at[3], 0, own as i64, b.extents());
+            b.guarded(inside, f32(0.0), |b| from(b, &[0, 3, 1, 2].map(|d: usize| at[d].clone())))
+        })?;
+        let (shape, layout) = ([n, channels, h, w], Layout::ChannelsLast);
+        Ok(Place { tf32: packed.tf32, ..Place::dense(packed.value, x.dtype, &shape, layout) })
+    }
+
+    /// Weights as `[outputs, kernel rows, kernel columns, inputs]`, of so many columns and inputs: those past their own are
+    /// zeros.
     fn weights_by_place(
         &mut self,
         weight: NodeId,
         slide: &Slide,
         shape: &[usize],
+        filled: [usize; 2],
     ) -> Result<Place, LowerError> {
         let [outputs, inputs] = slide.channels(shape);
         let name = if slide.transposed { "pack_transposed_conv2d" } else { "pack_conv2d" };
-        let (packed, numbers) = ([outputs, shape[2], shape[3], inputs], self.gpu_options.products.factors());
+        let packed = [outputs, shape[2], filled[0], filled[1]];
+        let numbers = self.gpu_options.products.factors();
         self.repacked_as(weight, name, &packed, numbers, &|b, from, at| {
             let [o, kh, kw, i] = [0, 1, 2, 3].map(|d| at[d].clone());
-            let at = slide.weight(shape, [o, i, kh, kw], b.extents());
-            from(b, &at)
+            let mut inside = Guard::between(&kw, 0, shape[3] as i64, b.extents());
+            inside.extend(Guard::between(&i, 0, inputs as i64, b.extents()));
+            b.guarded(inside, f32(0.0), |b| {
+                let at = slide.weight(shape, [o, i, kh, kw], b.extents());
+                from(b, &at)
+            })
         })
+    }
+
+    /// Result and factors of a gradient of weights; `None` for blocks of channels.
+    fn weight_grad_factors(
+        &mut self,
+        shape: &[usize],
+        conv: &Conv2d,
+        (picture, x): (NodeId, Place),
+        dy: Place,
+    ) -> Result<Option<Factors>, LowerError> {
+        let filled = self.filled_channels(picture);
+        // Columns in the order of what is read.
+        let columns = match (x.layout, filled) {
+            (Layout::Plain, None) => [1, 2, 3],
+            (Layout::Plain, Some(_)) | (Layout::ChannelsLast, None) => [2, 3, 1],
+            _ => return Ok(None),
+        };
+        let mut result = Result2d::new(shape, &[0], &columns);
+        result.counted[1] = filled.unwrap_or(shape[1]);
+        let (pixels, kernel) = ([dy.shape[2], dy.shape[3]], [shape[2], shape[3]]);
+        let Some(first) = channels_of_pixels(&dy, pixels) else { return Ok(None) };
+        let second = match (x.layout, filled) {
+            (_, Some(channels)) => {
+                shifted(&self.filled_picture(picture, &x, channels)?, conv.clone(), kernel, pixels)
+            }
+            (Layout::ChannelsLast, None) => shifted(&x, conv.clone(), kernel, pixels),
+            _ => picture::shifted(x, conv.clone(), kernel, pixels),
+        };
+        Ok(Some((result, first, second)))
     }
 }
 
 /// Result and factors.
 type Factors = (Result2d, Factor<'static>, Factor<'static>);
-
-/// Those of a gradient of weights; `None` for blocks of channels.
-fn weight_grad(shape: &[usize], conv: &Conv2d, x: Place, dy: Place) -> Option<Factors> {
-    // Columns in the order of what is read.
-    let columns = match x.layout {
-        Layout::Blocked(_) => return None,
-        Layout::Plain => [1, 2, 3],
-        Layout::ChannelsLast => [2, 3, 1],
-    };
-    let result = Result2d::new(shape, &[0], &columns);
-    let (pixels, kernel) = ([dy.shape[2], dy.shape[3]], [shape[2], shape[3]]);
-    let second = match x.layout {
-        Layout::ChannelsLast => shifted(&x, conv.clone(), kernel, pixels),
-        _ => picture::shifted(x, conv.clone(), kernel, pixels),
-    };
-    Some((result, channels_of_pixels(&dy, pixels)?, second))
-}
 
 /// A tensor of f32 in memory.
 pub(super) fn in_memory(operand: &Operand) -> Option<Place> {
@@ -226,12 +267,18 @@ fn wide_channels(x: &Place) -> usize {
     wide(&[&x.strides[..last], &[x.shape[last], x.offset]].concat())
 }
 
-/// What output pixels meet of pixels with their channels last, a line each.
-fn windows(x: &Place, pixels: Pixels, slide: Slide, kernel: [usize; 2]) -> Factor<'static> {
+/// What output pixels meet of pixels with their channels last, a line each. The kernel has so many rows and columns;
+/// what is summed over counts its columns by the third number.
+fn windows(
+    x: &Place,
+    pixels: Pixels,
+    slide: Slide,
+    [kernel_rows, kernel_columns, across]: [usize; 3],
+) -> Factor<'static> {
     let x = x.as_it_lies();
     let inputs = x.shape[3];
     let conv = &slide.conv;
-    let plain = kernel == [1, 1] && conv.stride == [1, 1] && conv.padding == [0; 4];
+    let plain = [kernel_rows, across] == [1, 1] && conv.stride == [1, 1] && conv.padding == [0; 4];
     if plain
         && pixels.windows.is_none()
         && x.shape[1..3] == pixels.size
@@ -244,9 +291,10 @@ fn windows(x: &Place, pixels: Pixels, slide: Slide, kernel: [usize; 2]) -> Facto
     }
     let map = move |at: &At, line: &Index, k: &Index, e: &Extents| -> Element {
         let [n, oh, ow] = pixels.at(&at.line(line), e);
-        let [kh, kw, channel] = place_and_channel(at, k, kernel[1], inputs, e);
+        let [kh, kw, channel] = place_and_channel(at, k, across, inputs, e);
         // Past the last place, the picture may go on.
-        let past = Guard::between(&kh, 0, kernel[0] as i64, e);
+        let mut past = Guard::between(&kh, 0, kernel_rows as i64, e);
+        past.extend(Guard::between(&kw, 0, kernel_columns as i64, e));
         let ([h, w], mut guards) = met(&slide, [oh, ow], [kh, kw], e);
         guards.extend(past);
         (vec![n, h, w, channel], guards)

@@ -129,7 +129,9 @@ impl Product<'_> {
             let sums: Vec<Expr> =
                 at.into_iter().map(|at| self.late_bias(b, column, Expr::Load(work.sums, at))).collect();
             match &self.pool {
-                None => sums.into_iter().for_each(|sum| self.finish(b, &self.result.spread(&index), sum)),
+                None => b.when(self.result.inside(&index, b.extents()), |b| {
+                    sums.into_iter().for_each(|sum| self.finish(b, &self.result.spread(&index), sum));
+                }),
                 Some(pool) => self.finish_window(b, pool, &index, sums),
             }
         });

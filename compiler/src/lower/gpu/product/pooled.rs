@@ -107,14 +107,15 @@ impl<'a> Lowering<'a> {
         let (Some(x), Some(w), Some(target)) = (operand(operands[0]), operand(operands[1]), self.gpu) else {
             return Ok(None);
         };
-        let depth = w.shape[1..].iter().product();
+        let Some(depth) = self.window_depth(operands[0], &w.shape) else { return Ok(None) };
         let rows = windows.rows_of(shape[0] * shape[2] * shape[3]);
         let sizes = [rows, shape[1], depth];
         let Some(schedule) = Schedule::of_windows(sizes, windows.rows(), target, self.gpu_options) else {
             return Ok(None);
         };
         let pixels = Pixels::by_windows(&shape, windows);
-        let Some([first, second]) = self.conv_factors(&pixels, &slide, x, w, operands[1])? else {
+        let Some([first, second]) = self.conv_factors(&pixels, &slide, (operands[0], x), (operands[1], w))?
+        else {
             return Ok(None);
         };
         let result = Result2d::new(&shape, &[0, 2, 3], &[1]);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::kernel::{Extents, Index};
+use crate::kernel::{Extents, Guard, Index};
 
 /// Which dimensions of a result are rows, which columns; the rest, in front, counts matrices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(in crate::lower::gpu) struct Result2d {
     /// Each from the slowest on.
     pub rows: Vec<usize>,
     pub columns: Vec<usize>,
+    /// Sizes by which rows and columns are numbered: those of the shape, or more, where what is past the shape is nothing.
+    pub counted: Vec<usize>,
     /// Where it lies in what the kernel writes: along every dimension the first one, and how far they are apart.
     pub spread: Vec<(usize, usize)>,
     batch: Range<usize>,
@@ -21,7 +23,13 @@ impl Result2d {
     pub fn new(shape: &[usize], rows: &[usize], columns: &[usize]) -> Result2d {
         let batch = rows.iter().chain(columns).min().copied().unwrap_or_default();
         let (rows, columns, spread) = (rows.to_vec(), columns.to_vec(), vec![(0, 1); shape.len()]);
-        Result2d { shape: shape.to_vec(), rows, columns, spread, batch: 0..batch }
+        Result2d { shape: shape.to_vec(), counted: shape.to_vec(), rows, columns, spread, batch: 0..batch }
+    }
+
+    /// The guards that keep an index from what is nothing.
+    pub fn inside(&self, index: &[Index], extents: &Extents) -> Vec<Guard> {
+        let filled = (0..index.len()).filter(|&d| self.counted[d] > self.shape[d]);
+        filled.flat_map(|d| Guard::between(&index[d], 0, self.shape[d] as i64, extents)).collect()
     }
 
     /// The place of an element in what the kernel writes.
@@ -47,7 +55,7 @@ impl Result2d {
 
     /// Sizes of the dimensions of rows, and of columns.
     pub fn side_sizes(&self) -> [Vec<usize>; 2] {
-        [&self.rows, &self.columns].map(|axes| axes.iter().map(|&a| self.shape[a]).collect())
+        [&self.rows, &self.columns].map(|axes| axes.iter().map(|&a| self.counted[a]).collect())
     }
 
     /// Rows and columns.
@@ -71,7 +79,7 @@ impl Result2d {
         let mut out = batch.to_vec();
         out.resize(self.shape.len(), Index::default());
         for (axes, i) in [(&self.rows, row), (&self.columns, column)] {
-            let sizes: Vec<usize> = axes.iter().map(|&a| self.shape[a]).collect();
+            let sizes: Vec<usize> = axes.iter().map(|&a| self.counted[a]).collect();
             for (&axis, i) in axes.iter().zip(digits(i, &sizes, extents)) {
                 out[axis] = i;
             }
@@ -83,7 +91,7 @@ impl Result2d {
     pub fn flat(&self, index: &[Index]) -> [Index; 3] {
         let side = |axes: &[usize]| {
             let pick = |of: &dyn Fn(usize) -> Index| axes.iter().map(|&a| of(a)).collect::<Vec<_>>();
-            let sizes: Vec<usize> = axes.iter().map(|&a| self.shape[a]).collect();
+            let sizes: Vec<usize> = axes.iter().map(|&a| self.counted[a]).collect();
             number(&pick(&|a| index[a].clone()), &sizes)
         };
         [number(&index[self.batch.clone()], self.batch()), side(&self.rows), side(&self.columns)]

@@ -1,11 +1,12 @@
 //! Which contractions are products by blocks: the one rule, for the kernels and for those who have to know before
 //! there are any.
 
-use crate::graph::{NodeId, Op};
+use super::factor::WIDEST;
+use crate::graph::{Layout, NodeId, Op};
 use crate::lower::Lowering;
 use crate::lower::conv_taps::Slide;
 use crate::lower::elementwise::sizes;
-use crate::lower::gpu::schedule::{Dots, Schedule};
+use crate::lower::gpu::schedule::{DEPTH, Dots, Schedule};
 
 /// A contraction's rows, columns and what it sums over, and how many there are at once.
 struct Sides {
@@ -39,14 +40,39 @@ impl Lowering<'_> {
             }
             (Op::Conv2dWeightGrad(grad), [outputs, rest @ ..]) if grad.conv.groups == 1 => {
                 let &[images, _, rows, columns] = operand(1)?.as_slice() else { return None };
-                Some(Sides { sizes: [*outputs, product(rest), images * rows * columns], batch: 1 })
+                let inputs = match self.filled_channels(graph.operands(id)[0]) {
+                    Some(channels) => channels * product(&rest[1..]),
+                    None => product(rest),
+                };
+                Some(Sides { sizes: [*outputs, inputs, images * rows * columns], batch: 1 })
             }
             (op, &[images, channels, rows, columns]) if Slide::of(op).is_some_and(|s| s.conv.groups == 1) => {
-                let (x, w) = (operand(0)?, operand(1)?);
-                let depth = x.get(1)? * product(w.get(2..)?);
+                let w = operand(1)?;
+                let depth = self.window_depth(graph.operands(id)[0], &w)?;
                 Some(Sides { sizes: [images * rows * columns, channels, depth], batch: 1 })
             }
             _ => None,
         }
     }
+    /// What a convolution sums over, of an input and weights of that shape.
+    pub(super) fn window_depth(&self, x: NodeId, weights: &[usize]) -> Option<usize> {
+        let &[_, _, rows, columns] = weights else { return None };
+        Some(match self.filled_channels(x) {
+            Some(channels) => channels * rows * filled_columns(columns),
+            None => sizes(self.graph.node(x)).get(1)? * rows * columns,
+        })
+    }
+
+    /// How many channels a picture is given, so that a copy takes a pixel: two and three become four. (Of one channel,
+    /// there are as many copies as it lies.)
+    pub(super) fn filled_channels(&self, x: NodeId) -> Option<usize> {
+        let node = self.graph.node(x);
+        let is_picture = node.ty.rank() == 4 && node.layout == Layout::Plain;
+        (is_picture && (2..WIDEST).contains(&sizes(node)[1])).then_some(WIDEST)
+    }
+}
+
+/// How many columns its kernel has then: those of a step are in one row.
+pub(super) fn filled_columns(columns: usize) -> usize {
+    columns.next_multiple_of(DEPTH / WIDEST)
 }

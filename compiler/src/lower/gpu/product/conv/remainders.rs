@@ -93,7 +93,7 @@ impl<'a> Lowering<'a> {
             }
             combs.push((comb, result, schedule));
         }
-        let weights = self.weights_by_place(weight, slide, weight_shape)?;
+        let weights = self.weights_by_place(weight, slide, weight_shape, [weight_shape[3], x.shape[1]])?;
         let mut kernels = vec![];
         for (comb, result, schedule) in combs {
             let made = match schedule {
