@@ -11,6 +11,7 @@ use crate::nets::{INCEPTION, RESIDUAL, batch, built, check_net_with, check_step_
 
 const TF32: GpuOptions = GpuOptions { products: Products::Tf32, blocks: Blocks::Always };
 const BF16: GpuOptions = GpuOptions { products: Products::Bf16, blocks: Blocks::Always };
+const SPLIT: GpuOptions = GpuOptions { products: Products::SplitTf32, blocks: Blocks::Always };
 const STRICT: GpuOptions = GpuOptions { products: Products::F32, blocks: Blocks::Always };
 
 /// A net of one layer on an input of that shape.
@@ -42,6 +43,16 @@ fn convolutions_of_exact_products() {
     for (shape, text) in [CONVOLUTIONS[0], CONVOLUTIONS[1], CONVOLUTIONS[5]] {
         check_net_with(&layer(shape, text), STRICT);
     }
+}
+
+/// Factors as sums of two TF32 numbers: the tolerance of f32.
+#[test]
+fn products_of_split_factors() {
+    for (shape, text) in CONVOLUTIONS {
+        check_net_with(&layer(shape, text), SPLIT);
+    }
+    check_net_with(&layer("N, 9, 130", "dense(70) -> relu"), SPLIT);
+    check_step_with(STEP, SPLIT);
 }
 
 #[test]
@@ -91,6 +102,21 @@ fn has_blocks(layer: &str, options: GpuOptions, end: &str) -> bool {
     pass::run_all(&mut graph, &target.thread(), &mut |_, _| {});
     let module = lower_for_gpu_with(&graph, target, options, None).unwrap();
     module.kernels.iter().any(|k| k.threads.is_some() && k.name.ends_with(end))
+}
+
+/// Products whose time is that of memory are nearly exact, if nobody has said otherwise; those with more of them are not.
+#[test]
+fn products_that_wait_for_memory() {
+    let split = |text: &str| {
+        let mut graph = built(text, false).graph.specialise(&batch(2)).unwrap();
+        pass::run_all(&mut graph, &GpuTarget::Sm90.thread(), &mut |_, _| {});
+        let module = lower_for_gpu_with(&graph, GpuTarget::Sm90, GpuOptions::default(), None).unwrap();
+        module.to_string().contains("first_rest")
+    };
+    assert!(split(&layer("N, 16, 64, 64", "conv(96, 1)")), "16 x 96 / (16 + 96) is 14");
+    assert!(!split(&layer("N, 64, 64, 64", "conv(384, 1)")), "64 x 384 / (64 + 384) is 55");
+    assert!(!split(&layer("N, 16, 64, 64", "conv(96, 3)")));
+    check_net_with(&layer("N, 16, 64, 64", "conv(96, 1) -> relu"), GpuOptions::default());
 }
 
 /// Convolutions whose windows of 2x2 are pooled in the same kernel: odd pictures, elementwise work before and after.

@@ -65,7 +65,8 @@ struct Readers<'l, 'a> {
 impl<'l, 'a> Readers<'l, 'a> {
     fn new(lowering: &'l Lowering<'a>) -> Readers<'l, 'a> {
         let order = lowering.graph.topological();
-        let products = order.iter().copied().filter(|&n| lowering.schedule(n).is_some()).collect();
+        let rounds = |n| lowering.schedule(n).is_some_and(|s| s.products.factors() == Numbers::Tf32);
+        let products = order.iter().copied().filter(|&n| rounds(n)).collect();
         let mut values: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
         for &n in &order {
             values.entry(lowering.memory(n)).or_default().push(n);

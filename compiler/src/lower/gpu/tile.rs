@@ -48,6 +48,9 @@ const ISSUED_PER_CLOCK: usize = 4;
 const STEP_INSTRUCTIONS: usize = 24;
 const COPY_INSTRUCTIONS: usize = 8;
 
+/// Instructions for the small part of an element: load, round, subtract, round (two each time).
+const SPLIT_INSTRUCTIONS: usize = 6;
+
 /// Clocks of a step of a block that is alone: wait, barrier, loads from shared memory, a chain of products.
 const STEP_LATENCY: usize = 140;
 
@@ -99,6 +102,12 @@ impl Tile {
         }
     }
 
+    /// True if a thread has registers for the sums and the factors of its warp.
+    pub fn has_registers(self, products: Products) -> bool {
+        let [rows, columns] = self.of_warp();
+        products != Products::SplitTf32 || rows * columns <= 64 * 32
+    }
+
     fn resident(self) -> usize {
         if self.size[0] * self.size[1] <= SMALL { 2 * RESIDENT } else { RESIDENT }
     }
@@ -109,14 +118,16 @@ impl Tile {
         let lines = self.size[0] + self.size[1];
         let warps = self.threads() / WARP;
         let [rows, columns] = self.of_warp();
-        let multiply = (elements * DEPTH).div_ceil(target.multiply_adds(products.rounding()));
+        let multiplied = elements * DEPTH * products.for_one();
+        let multiply = multiplied.div_ceil(target.multiply_adds(products.rounding()));
         let copied = lines * DEPTH * 4 / SHARED_BYTES_PER_CLOCK;
         let (loads, instructions) = match products.rounding() {
             Some(rounding) => {
                 let bytes = (rows + columns) * DEPTH * 4;
-                let multiplied = rows / 16 * (columns / 8) * (DEPTH / rounding.depth());
-                // A matrix load fetches 512 bytes.
-                (warps * bytes / SHARED_BYTES_PER_CLOCK, multiplied + bytes / 512)
+                let multiplied = rows / 16 * (columns / 8) * (DEPTH / rounding.depth()) * products.for_one();
+                // A matrix load fetches 512 bytes. Small parts are made of elements, a word a lane.
+                let split = if products.for_one() > 1 { bytes / (4 * WARP) * SPLIT_INSTRUCTIONS } else { 0 };
+                (warps * bytes / SHARED_BYTES_PER_CLOCK, multiplied + bytes / 512 + split)
             }
             None => {
                 // Loads of a word, of the same place or of neighbours: a clock each.

@@ -31,7 +31,7 @@ use crate::lower::conv_taps::Slide;
 use crate::lower::elementwise::{f32, sizes};
 use crate::lower::gpu::Made;
 use crate::lower::gpu::schedule::DEPTH;
-use crate::lower::{LowerError, Lowering};
+use crate::lower::{LowerError, Lowering, Numbers};
 use nnc_runtime::DType;
 
 impl<'a> Lowering<'a> {
@@ -55,7 +55,7 @@ impl<'a> Lowering<'a> {
         let Some(schedule) = self.schedule(anchor) else { return Ok(None) };
         let factors = match &graph.node(anchor).op {
             Op::Conv2dWeightGrad(Conv2dWeightGrad { conv, .. }) if conv.groups == 1 => {
-                self.weight_grad_factors(&shape, conv, (operands[0], x), w)?
+                self.weight_grad_factors(&shape, conv, (operands[0], x), w, schedule.products.factors())?
             }
             op => match Slide::of(op) {
                 Some(slide) if slide.conv.groups == 1 => {
@@ -68,7 +68,9 @@ impl<'a> Lowering<'a> {
                         return Ok(Some(kernels));
                     }
                     let pixels = Pixels::in_order(&shape);
-                    let factors = self.conv_factors(&pixels, &slide, (operands[0], x), (operands[1], w))?;
+                    let numbers = schedule.products.factors();
+                    let factors =
+                        self.conv_factors(&pixels, &slide, (operands[0], x), (operands[1], w), numbers)?;
                     factors.map(|[first, second]| (Result2d::new(&shape, &[0, 2, 3], &[1]), first, second))
                 }
                 _ => None,
@@ -87,14 +89,16 @@ impl<'a> Lowering<'a> {
         slide: &Slide,
         (picture, x): (NodeId, Place),
         (weight, w): (NodeId, Place),
+        numbers: Numbers,
     ) -> Result<Option<[Factor<'static>; 2]>, LowerError> {
         let kernel = [w.shape[2], w.shape[3]];
         let filled = self.filled_channels(picture);
         Ok(match (x.layout, filled) {
             (Layout::Plain, Some(channels)) => {
                 let across = filled_columns(kernel[1]);
-                let x = self.filled_picture(picture, &x, channels)?;
-                let weights = self.weights_by_place(weight, slide, &w.shape, [across, channels])?;
+                let x = self.filled_picture((picture, numbers), &x, channels)?;
+                let weights =
+                    self.weights_by_place((weight, numbers), slide, &w.shape, [across, channels])?;
                 let places = [kernel[0], kernel[1], across];
                 Some([windows(&x, pixels.clone(), slide.clone(), places), ordered_weights(weights)])
             }
@@ -106,7 +110,8 @@ impl<'a> Lowering<'a> {
                 ])
             }
             (Layout::ChannelsLast, None) => {
-                let weights = self.weights_by_place(weight, slide, &w.shape, [kernel[1], x.shape[1]])?;
+                let weights =
+                    self.weights_by_place((weight, numbers), slide, &w.shape, [kernel[1], x.shape[1]])?;
                 let places = [kernel[0], kernel[1], kernel[1]];
                 Some([windows(&x, pixels.clone(), slide.clone(), places), ordered_weights(weights)])
             }
@@ -115,9 +120,14 @@ impl<'a> Lowering<'a> {
     }
 
     /// A picture with its channels last, and so many of them: those past its own are zeros.
-    fn filled_picture(&mut self, id: NodeId, x: &Place, channels: usize) -> Result<Place, LowerError> {
+    fn filled_picture(
+        &mut self,
+        (id, numbers): (NodeId, Numbers),
+        x: &Place,
+        channels: usize,
+    ) -> Result<Place, LowerError> {
         let [n, own, h, w] = [0, 1, 2, 3].map(|d| x.shape[d]);
-        let (shape, numbers) = ([n, h, w, channels], self.gpu_options.products.factors());
+        let shape = [n, h, w, channels];
         let packed = self.repacked_as(id, "pack_picture", &shape, numbers, &|b, from, at| {
             let inside = Guard::between(&at[3], 0, own as i64, b.extents());
             b.guarded(inside, f32(0.0), |b| from(b, &[0, 3, 1, 2].map(|d: usize| at[d].clone())))
@@ -130,7 +140,7 @@ impl<'a> Lowering<'a> {
     /// zeros.
     fn weights_by_place(
         &mut self,
-        weight: NodeId,
+        (weight, numbers): (NodeId, Numbers),
         slide: &Slide,
         shape: &[usize],
         filled: [usize; 2],
@@ -138,7 +148,6 @@ impl<'a> Lowering<'a> {
         let [outputs, inputs] = slide.channels(shape);
         let name = if slide.transposed { "pack_transposed_conv2d" } else { "pack_conv2d" };
         let packed = [outputs, shape[2], filled[0], filled[1]];
-        let numbers = self.gpu_options.products.factors();
         self.repacked_as(weight, name, &packed, numbers, &|b, from, at| {
             let [o, kh, kw, i] = [0, 1, 2, 3].map(|d| at[d].clone());
             let mut inside = Guard::between(&kw, 0, shape[3] as i64, b.extents());
@@ -157,6 +166,7 @@ impl<'a> Lowering<'a> {
         conv: &Conv2d,
         (picture, x): (NodeId, Place),
         dy: Place,
+        numbers: Numbers,
     ) -> Result<Option<Factors>, LowerError> {
         let filled = self.filled_channels(picture);
         // Columns in the order of what is read.
@@ -171,7 +181,7 @@ impl<'a> Lowering<'a> {
         let Some(first) = channels_of_pixels(&dy, pixels) else { return Ok(None) };
         let second = match (x.layout, filled) {
             (_, Some(channels)) => {
-                shifted(&self.filled_picture(picture, &x, channels)?, conv.clone(), kernel, pixels)
+                shifted(&self.filled_picture((picture, numbers), &x, channels)?, conv.clone(), kernel, pixels)
             }
             (Layout::ChannelsLast, None) => shifted(&x, conv.clone(), kernel, pixels),
             _ => picture::shifted(x, conv.clone(), kernel, pixels),

@@ -32,11 +32,11 @@ use super::schedule::{DEPTH, Schedule};
 use crate::graph::NodeId;
 use crate::kernel::block::Part;
 use crate::kernel::module::{Role, ValueId};
-use crate::kernel::{BufferId, Expr, Fragment, Guard, Index, Joint, LoopKind, Memory, Rounding};
+use crate::kernel::{BufferId, Expr, Fragment, Guard, Index, Joint, LoopKind, Memory, Rounding, UnOp};
 use crate::lower::Lowering;
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
-use crate::lower::elementwise::{add, f32, fma};
+use crate::lower::elementwise::{add, f32, fma, sub, unary};
 
 /// Elements between the lines of a tile that lies line by line: the eight lines and four elements of a
 /// fragment's load are then in 32 different banks, for 20·line + element counts them all.
@@ -81,6 +81,28 @@ struct Tiles {
 }
 
 impl Tiles {
+    /// Loads so many matrices of a warp into fragments, from that stage, line and position on.
+    fn load(
+        self,
+        b: &mut Builder,
+        [stage, line, position]: &[Index; 3],
+        (to, matrices): (BufferId, usize),
+        value: &dyn Fn(Expr) -> Expr,
+    ) {
+        let Memory::Fragment(fragment) = b.kernel.buffer_of(to).memory else { return };
+        let [height, width] = fragment.shape();
+        let is_first = matches!(fragment, Fragment::First(_));
+        b.unroll(if is_first { "i" } else { "j" }, matrices, |b, i| {
+            b.matrix(fragment, |b, row, column| {
+                let lines = if is_first { height } else { width };
+                let (own, past) = if is_first { (&row, &column) } else { (&column, &row) };
+                let line = line.clone() + i.clone() * lines as i64 + own.clone();
+                let from = self.place(stage, line, position.clone() + past.clone());
+                b.store(to, vec![i, row, column], value(Expr::Load(self.buffer, from)));
+            });
+        });
+    }
+
     fn place(self, stage: &Index, line: Index, k: Index) -> Vec<Index> {
         match self.along_depth {
             true => vec![stage.clone(), line, k],
@@ -367,35 +389,43 @@ impl Product<'_> {
             |b: &mut Builder, name: &str, shape: &[usize], f| b.buffer(name, shape, Memory::Fragment(f));
         let first = fragment(b, "first", &[rows, 16, depth], Fragment::First(rounding));
         let second = fragment(b, "second", &[columns, depth, 8], Fragment::Second(rounding));
+        let rest = (self.schedule.products.for_one() > 1).then(|| {
+            [
+                fragment(b, "first_rest", &[rows, 16, depth], Fragment::First(rounding)),
+                fragment(b, "second_rest", &[columns, depth, 8], Fragment::Second(rounding)),
+            ]
+        });
         let [x, y] = work.tiles;
         b.warps(|b, warp| {
             let [top, left] = self.warp_origin(&warp, b);
             b.unroll("k", DEPTH / depth, |b, k| {
-                b.unroll("i", rows, |b, i| {
-                    b.matrix(Fragment::First(rounding), |b, row, column| {
-                        let line = top.clone() + i.clone() * 16 + row.clone();
-                        let from = x.place(stage, line, k.clone() * depth as i64 + column.clone());
-                        b.store(first, vec![i, row, column], Expr::Load(x.buffer, from));
-                    });
-                });
-                b.unroll("j", columns, |b, j| {
-                    b.matrix(Fragment::Second(rounding), |b, row, column| {
-                        let line = left.clone() + j.clone() * 8 + column.clone();
-                        let from = y.place(stage, line, k.clone() * depth as i64 + row.clone());
-                        b.store(second, vec![j, row, column], Expr::Load(y.buffer, from));
-                    });
-                });
+                let k_origin = k * depth as i64;
+                let (first_from, second_from) =
+                    ([stage.clone(), top, k_origin.clone()], [stage.clone(), left, k_origin]);
+                x.load(b, &first_from, (first, rows), &|x| x);
+                y.load(b, &second_from, (second, columns), &|x| x);
+                if let Some([first_rest, second_rest]) = rest {
+                    x.load(b, &first_from, (first_rest, rows), &beyond_tf32);
+                    y.load(b, &second_from, (second_rest, columns), &beyond_tf32);
+                }
                 b.unroll("i", rows, |b, i| {
                     b.unroll("j", columns, |b, j| {
                         let part = |buffer, index: &[&Index]| Part {
                             buffer,
                             index: index.iter().map(|&i| i.clone()).collect(),
                         };
-                        b.joint(Joint::Multiply {
-                            sum: part(work.sums, &[&i, &j]),
-                            first: part(first, &[&i]),
-                            second: part(second, &[&j]),
-                        });
+                        // The small ones first.
+                        let [small, large] = match rest {
+                            Some([x, y]) => [vec![(x, second), (first, y)], vec![(first, second)]],
+                            None => [vec![], vec![(first, second)]],
+                        };
+                        for (first, second) in small.into_iter().chain(large) {
+                            b.joint(Joint::Multiply {
+                                sum: part(work.sums, &[&i, &j]),
+                                first: part(first, &[&i]),
+                                second: part(second, &[&j]),
+                            });
+                        }
                     });
                 });
             });
@@ -430,6 +460,11 @@ impl Product<'_> {
             });
         });
     }
+}
+
+/// What rounding to TF32 takes from a number.
+fn beyond_tf32(x: Expr) -> Expr {
+    sub(x.clone(), unary(UnOp::Tf32, x))
 }
 
 /// Guards that keep an index inside a shape.

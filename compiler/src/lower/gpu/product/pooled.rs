@@ -101,7 +101,8 @@ impl<'a> Lowering<'a> {
         }
         let scope = self.scope(nodes)?;
         let slide = Slide { conv: of.clone(), transposed: false };
-        let windows = Windows::of(self.gpu_options.products);
+        let options = self.options_of(conv);
+        let windows = Windows::of(options.products);
         let operand = |id| scope.operands.get(&id).and_then(super::conv::in_memory);
         let operands = graph.operands(conv);
         let (Some(x), Some(w), Some(target)) = (operand(operands[0]), operand(operands[1]), self.gpu) else {
@@ -110,12 +111,12 @@ impl<'a> Lowering<'a> {
         let Some(depth) = self.window_depth(operands[0], &w.shape) else { return Ok(None) };
         let rows = windows.rows_of(shape[0] * shape[2] * shape[3]);
         let sizes = [rows, shape[1], depth];
-        let Some(schedule) = Schedule::of_windows(sizes, windows.rows(), target, self.gpu_options) else {
+        let Some(schedule) = Schedule::of_windows(sizes, windows.rows(), target, options) else {
             return Ok(None);
         };
         let pixels = Pixels::by_windows(&shape, windows);
-        let Some([first, second]) = self.conv_factors(&pixels, &slide, (operands[0], x), (operands[1], w))?
-        else {
+        let (x, w, numbers) = ((operands[0], x), (operands[1], w), options.products.factors());
+        let Some([first, second]) = self.conv_factors(&pixels, &slide, x, w, numbers)? else {
             return Ok(None);
         };
         let result = Result2d::new(&shape, &[0, 2, 3], &[1]);

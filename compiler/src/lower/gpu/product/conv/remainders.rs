@@ -81,19 +81,21 @@ impl<'a> Lowering<'a> {
         let axis = |i: usize| Comb::all(slide, i, weight_shape[2 + i], wanted.shape[2 + i]);
         let (rows, columns) = (axis(0), axis(1));
         let pairs = rows.iter().flat_map(|&r| columns.iter().map(move |&c| [r, c]));
+        let options = self.options_of(wanted.anchor);
         let mut combs = vec![];
         for comb in pairs {
             let result = result(wanted.shape, comb);
             let depth = comb[0].taps * comb[1].taps * x.shape[1];
             let [rows, columns] = result.sides();
             let Some(target) = self.gpu else { return Ok(None) };
-            let schedule = Schedule::of([rows, columns, depth], 1, target, self.gpu_options);
+            let schedule = Schedule::of([rows, columns, depth], 1, target, options);
             if depth > 0 && schedule.is_none() {
                 return Ok(None);
             }
             combs.push((comb, result, schedule));
         }
-        let weights = self.weights_by_place(weight, slide, weight_shape, [weight_shape[3], x.shape[1]])?;
+        let (weight, filled) = ((weight, options.products.factors()), [weight_shape[3], x.shape[1]]);
+        let weights = self.weights_by_place(weight, slide, weight_shape, filled)?;
         let mut kernels = vec![];
         for (comb, result, schedule) in combs {
             let made = match schedule {
