@@ -254,16 +254,28 @@ impl<'k> Emitter<'k> {
             LoopKind::Rows(f) => (0, slots(f)[0]),
             _ => unreachable!("called for rows and columns"),
         };
-        for (i, &place) in places.iter().enumerate() {
-            self.members.slot[dimension] = i;
-            self.shift(var, place);
+        if kind == LoopKind::Columns(Fragment::Sum) && self.keeps_nothing(body) {
+            return self.columns(var, places, body);
+        }
+        for slot in places.iter().copied().enumerate() {
+            self.slot(dimension, var, slot);
             self.body(body);
         }
-        self.members.slot[dimension] = 0;
-        self.shift(var, 0);
+        self.slot(dimension, var, (0, 0));
     }
 
-    fn shift(&mut self, var: Var, by: i64) {
+    /// True if no statement hands something on to another one in a register, which all columns would share.
+    fn keeps_nothing(&self, body: &[Stmt]) -> bool {
+        body.iter().all(|s| match s {
+            Stmt::Store { buffer, .. } => self.kernel.buffer_of(*buffer).memory != Memory::Register,
+            Stmt::If { body, .. } => self.keeps_nothing(body),
+            _ => false,
+        })
+    }
+
+    /// Goes to one of a lane's rows or columns: its number, and how far it is from the first one.
+    pub fn slot(&mut self, dimension: usize, var: Var, (number, by): (usize, i64)) {
+        self.members.slot[dimension] = number;
         if let Binding::Dynamic { offset, .. } = &mut self.vars[var.0 as usize] {
             *offset = by;
         }

@@ -226,7 +226,7 @@ impl<'k> Emitter<'k> {
         })
     }
 
-    pub fn written_out(&mut self, var: Var, body: &'k [Stmt]) {
+    fn written_out(&mut self, var: Var, body: &'k [Stmt]) {
         for i in 0..self.extents[var.0 as usize] {
             self.vars[var.0 as usize] = Binding::Known(i as i64);
             self.body(body);

@@ -1,6 +1,6 @@
 //! Vector loops: all iterations of a statement side by side. Four (or two) lanes that are neighbours in memory are one
 //! access, where the first of them is known to lie at a multiple of its size; what is the same in all lanes is computed
-//! once.
+//! once. The neighbouring columns that a thread has of a fragment of sums are two such lanes.
 
 use nnc_runtime::DType;
 
@@ -12,46 +12,64 @@ use crate::kernel::{BufferId, Expr, Index, Stmt, Var};
 /// Lanes of the widest access.
 pub const WIDEST: usize = 4;
 
-/// A vector loop.
+/// A vector loop, or one over the columns of a fragment.
 #[derive(Clone, Copy)]
 struct Lanes {
     var: Var,
     count: usize,
+    /// How far a thread's columns of a fragment are from its first one, which is a multiple of their number.
+    slots: Option<&'static [i64]>,
 }
 
 impl<'k> Emitter<'k> {
     /// Emits the iterations of a vector loop, statement by statement.
     pub fn lanes(&mut self, var: Var, body: &'k [Stmt]) {
-        let lanes = Lanes { var, count: self.extents[var.0 as usize] };
+        self.statements(Lanes { var, count: self.extents[var.0 as usize], slots: None }, body);
+    }
+
+    /// Likewise those of a thread's columns of a fragment of sums.
+    pub fn columns(&mut self, var: Var, slots: &'static [i64], body: &'k [Stmt]) {
+        self.statements(Lanes { var, count: slots.len(), slots: Some(slots) }, body);
+    }
+
+    fn statements(&mut self, lanes: Lanes, body: &'k [Stmt]) {
+        let var = lanes.var;
         for s in body {
             match s {
                 Stmt::Store { buffer, index, value } => self.store_lanes(lanes, *buffer, index, value),
                 Stmt::If { guards, body } if !guards.iter().any(|g| g.0.mentions(var)) => {
                     match self.guards(guards) {
-                        Ok(true) => self.lanes(var, body),
+                        Ok(true) => self.statements(lanes, body),
                         Ok(false) => {}
                         Err(holds) => {
                             let after = self.out.label("after");
                             self.out.line(format!("@!{holds} bra {after}"));
-                            self.scoped(|e| e.lanes(var, body));
+                            self.scoped(|e| e.statements(lanes, body));
                             self.out.place(&after, "");
                         }
                     }
                 }
-                other => self.written_out(var, std::slice::from_ref(other)),
+                other => {
+                    self.each_lane(lanes, |e, _| e.body(std::slice::from_ref(other)));
+                }
             }
         }
-        self.vars[var.0 as usize] = Binding::Unbound;
     }
 
     /// Does something for every lane.
     fn each_lane<T>(&mut self, lanes: Lanes, mut f: impl FnMut(&mut Self, usize) -> T) -> Vec<T> {
         let mut out = vec![];
         for lane in 0..lanes.count {
-            self.vars[lanes.var.0 as usize] = Binding::Known(lane as i64);
+            match lanes.slots {
+                None => self.vars[lanes.var.0 as usize] = Binding::Known(lane as i64),
+                Some(slots) => self.slot(1, lanes.var, (lane, slots[lane])),
+            }
             out.push(f(self, lane));
         }
-        self.vars[lanes.var.0 as usize] = Binding::Unbound;
+        match lanes.slots {
+            None => self.vars[lanes.var.0 as usize] = Binding::Unbound,
+            Some(_) => self.slot(1, lanes.var, (0, 0)),
+        }
         out
     }
 
