@@ -28,11 +28,12 @@ const UNITS: [(&str, u64); 9] = [
 ];
 
 impl ByteSize {
-    /// The same or more, in whole MB (below 10 MB in whole kB), as it is written for a limit: `187MB`.
+    /// The same or more, in whole MB (below 10 MB in whole kB, if it is not whole MB), as it is written for a limit:
+    /// `187MB`.
     pub fn rounded_up(self) -> String {
-        match self.0 {
-            n if n < 10_000_000 => format!("{}kB", n.div_ceil(1000)),
-            n => format!("{}MB", n.div_ceil(1_000_000)),
+        match self.0.div_ceil(1000) {
+            kb if kb < 10_000 && !kb.is_multiple_of(1000) => format!("{kb}kB"),
+            kb => format!("{}MB", kb.div_ceil(1000)),
         }
     }
 }
@@ -122,6 +123,7 @@ mod tests {
             let again: ByteSize = ByteSize(n).rounded_up().parse().unwrap();
             assert!(again.0 >= n && again.0 - n < 1_000_000, "{n}");
         }
-        assert_eq!(ByteSize(187_000_001).rounded_up(), "188MB");
+        let text = |n| ByteSize(n).rounded_up();
+        assert_eq!([187_000_001, 1_000_000, 999_001].map(text), ["188MB", "1MB", "1MB"]);
     }
 }
