@@ -37,6 +37,21 @@ pub fn sizes(n: usize) -> Bindings {
     BTreeMap::from([("N", n), ("C", 3), ("H", 9), ("W", 8)].map(|(name, size)| (name.to_string(), size)))
 }
 
+/// Does something with the name and the graph of every example, at batch 1, and with those of its training step, at 2.
+pub fn each_program(f: &mut dyn FnMut(&str, &Graph)) {
+    for path in examples() {
+        let name = path.file_stem().unwrap().to_string_lossy().to_string();
+        let graph = built(&path, false).graph;
+        f(&name, &graph.specialise(&sizes(1)).unwrap_or_else(|e| panic!("{name}: {e:?}")));
+        let trained = built(&path, true);
+        if trained.train.is_some() {
+            let options = StepOptions { sizes: sizes(2), gradients: false };
+            let step = build_step(&trained, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+            f(&format!("{name}, a step"), &step.graph);
+        }
+    }
+}
+
 /// A line about a graph's code.
 fn line(ptxas: &str, name: &str, graph: &Graph, target: GpuTarget) -> String {
     let mut graph = graph.clone();
@@ -70,22 +85,10 @@ fn every_example_assembles() {
     let Some(ptxas) = ptxas() else { return };
     let mut table =
         String::from("program                  target  kernels  registers  spilled  stack  most registers\n");
-    for path in examples() {
-        let name = path.file_stem().unwrap().to_string_lossy().to_string();
-        let graph = built(&path, false).graph;
-        let graph = graph.specialise(&sizes(1)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+    each_program(&mut |name, graph| {
         for target in [GpuTarget::Sm80, GpuTarget::Sm90] {
-            let _ = write!(table, "{}", line(&ptxas, &name, &graph, target));
+            let _ = write!(table, "{}", line(&ptxas, name, graph, target));
         }
-        let trained = built(&path, true);
-        if trained.train.is_none() {
-            continue;
-        }
-        let options = StepOptions { sizes: sizes(2), gradients: false };
-        let step = build_step(&trained, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        for target in [GpuTarget::Sm80, GpuTarget::Sm90] {
-            let _ = write!(table, "{}", line(&ptxas, &format!("{name}, a step"), &step.graph, target));
-        }
-    }
+    });
     insta::assert_snapshot!(table);
 }

@@ -8,9 +8,8 @@ use nnc_compiler::graph::Graph;
 use nnc_compiler::lower::lower_for_gpu;
 use nnc_compiler::pass;
 use nnc_compiler::target::GpuTarget;
-use nnc_compiler::training::{StepOptions, build_step};
 
-use crate::assemble::{built, examples, sizes};
+use crate::assemble::{each_program, sizes};
 use crate::traffic::{Row, traffic};
 
 /// Sectors beyond those that side by side would be enough.
@@ -51,19 +50,9 @@ fn sectors_and_conflicts_of_every_example() {
 program                  of arguments  of least  a wavefront  sectors a request, least, kernel, blocks, layer
 ",
     );
-    for path in examples() {
-        let name = path.file_stem().unwrap().to_string_lossy().to_string();
-        let graph = built(&path, false).graph;
-        let graph = graph.specialise(&sizes(1)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        let _ = write!(table, "{}", line(&name, &graph));
-        let trained = built(&path, true);
-        if trained.train.is_none() {
-            continue;
-        }
-        let options = StepOptions { sizes: sizes(2), gradients: false };
-        let step = build_step(&trained, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let _ = write!(table, "{}", line(&format!("{name}, a step"), &step.graph));
-    }
+    each_program(&mut |name, graph| {
+        let _ = write!(table, "{}", line(name, graph));
+    });
     insta::assert_snapshot!(table);
 }
 

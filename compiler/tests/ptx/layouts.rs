@@ -9,9 +9,8 @@ use nnc_compiler::lower::gpu::{Blocks, GpuOptions, Products};
 use nnc_compiler::lower::lower_for_gpu;
 use nnc_compiler::pass;
 use nnc_compiler::target::GpuTarget;
-use nnc_compiler::training::{StepOptions, build_step};
 
-use crate::assemble::{built, examples, sizes};
+use crate::assemble::each_program;
 use crate::nets::{check_net_with, check_step_with};
 
 const TF32: GpuOptions = GpuOptions { products: Products::Tf32, blocks: Blocks::Always };
@@ -236,18 +235,8 @@ fn copies_of_every_example() {
         "                                              copies to shared memory, millions
 program                  launches  relayouts   4 bytes   8 bytes  16 bytes\n",
     );
-    for path in examples() {
-        let name = path.file_stem().unwrap().to_string_lossy().to_string();
-        let graph = built(&path, false).graph;
-        let graph = graph.specialise(&sizes(1)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-        let _ = write!(table, "{}", line(&name, &graph));
-        let trained = built(&path, true);
-        if trained.train.is_none() {
-            continue;
-        }
-        let options = StepOptions { sizes: sizes(2), gradients: false };
-        let step = build_step(&trained, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let _ = write!(table, "{}", line(&format!("{name}, a step"), &step.graph));
-    }
+    each_program(&mut |name, graph| {
+        let _ = write!(table, "{}", line(name, graph));
+    });
     insta::assert_snapshot!(table);
 }

@@ -6,9 +6,9 @@
 //! is read for a product: 64x64 elements of TF32 take two thirds of what 64x32 do. What is not hidden by other blocks
 //! on the multiprocessor adds up: the time from barrier to barrier, the first tiles' way from memory.
 //!
-//! The figures are those of NVIDIA's data sheets and programming guide, and of Luo et al., "Benchmarking and
-//! Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking" (2024), section on tensor cores (`mma` gets
-//! about 5/8 of a H100's peak). No GPU has timed our kernels: the estimate orders tiles, it predicts nothing.
+//! The figures are those of NVIDIA's data sheets and programming guide; that `mma` gets about 5/8 of a H100's peak is
+//! from Luo et al., "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture" (2024), on tensor cores. No GPU has
+//! timed our kernels: the estimate orders tiles, it predicts nothing.
 
 use super::product::THREAD_COLUMNS;
 use super::schedule::{DEPTH, Products};
