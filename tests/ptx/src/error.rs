@@ -120,6 +120,8 @@ pub enum Fault {
         access: &'static str,
         /// Buffer or variable and byte offset.
         place: Place,
+        /// Whether the other thread wrote; else it read.
+        written: bool,
         /// What the other thread did.
         other: String,
     },

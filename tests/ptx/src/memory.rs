@@ -374,7 +374,7 @@ pub(crate) fn conflict(
                 Other::Several => format!("several threads of the block have {did}"),
                 Other::AnotherBlock => format!("another block has {did}"),
             };
-            Fault::Race { access, place, other }
+            Fault::Race { access, place, written, other }
         }
     }
 }

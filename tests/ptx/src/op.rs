@@ -59,6 +59,33 @@ pub(crate) enum IntUnary {
     Not,
     Popc,
     Clz,
+    /// The bits from the last to the first.
+    Reverse,
+    /// `bfind`: where the highest bit is that is set (or, of negative numbers, not set); all ones if there is none.
+    Find {
+        signed: bool,
+        /// Counted from the highest one down.
+        from_top: bool,
+    },
+}
+
+/// Functions of three words that pick bits of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldFn {
+    /// Bits of the first, from a position on, so many.
+    ExtractU,
+    /// The same, with the field's sign.
+    ExtractS,
+    /// The first word and above it the second, shifted: the upper word (left) or the lower one (right).
+    Funnel {
+        left: bool,
+        /// Amounts count modulo 32; else up to 32.
+        wrap: bool,
+    },
+    /// Bytes of the first two.
+    Permute,
+    /// A bit for each of the eight combinations of the three words' bits.
+    Table(u8),
 }
 
 /// f32 functions of one operand.
@@ -157,6 +184,16 @@ pub(crate) struct SetTo {
     pub p: P,
     pub q: Option<P>,
     pub combine: Option<Combine>,
+}
+
+/// Rounding of a sum or product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    /// To nearest, ties to even.
+    Nearest,
+    Zero,
+    Down,
+    Up,
 }
 
 /// Rounding of a float to an integer value.
@@ -332,6 +369,36 @@ pub(crate) enum Op {
         d: W,
         a: L,
     },
+    Field {
+        f: FieldFn,
+        d: W,
+        a: W,
+        b: W,
+        c: W,
+    },
+    /// `bfe` of 64 bits.
+    Extract64 {
+        signed: bool,
+        d: L,
+        a: L,
+        b: W,
+        c: W,
+    },
+    /// `bfi`: `a` put into `b`.
+    Insert32 {
+        d: W,
+        a: W,
+        b: W,
+        position: W,
+        length: W,
+    },
+    Insert64 {
+        d: L,
+        a: L,
+        b: L,
+        position: W,
+        length: W,
+    },
     /// `mad.lo`, `mad.hi`.
     Mad32 {
         f: IntFn,
@@ -378,6 +445,7 @@ pub(crate) enum Op {
         a: W,
     },
     Fma {
+        rounding: Rounding,
         flush: bool,
         d: W,
         a: W,

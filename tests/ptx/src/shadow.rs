@@ -142,11 +142,11 @@ impl Cell {
         if self.write.is_pending(who) {
             return Err(Conflict::Pending(self.write.thread & !PENDING));
         }
-        if !self.write.ordered(who) {
-            return Err(Conflict::Race { written: true, by: self.write.other(who) });
-        }
         if !self.read.ordered(who) {
             return Err(Conflict::Race { written: false, by: self.read.other(who) });
+        }
+        if !self.write.ordered(who) {
+            return Err(Conflict::Race { written: true, by: self.write.other(who) });
         }
         self.write = Mark::of(who);
         Ok(())

@@ -1,7 +1,7 @@
 //! Sums, products, quotients, extrema; functions of floats.
 
 use super::{Decoded, Decoder};
-use crate::op::{FloatFn, FloatUnary, IntFn, IntUnary, Narrow, Op};
+use crate::op::{FloatFn, FloatUnary, IntFn, IntUnary, Narrow, Op, Rounding};
 use crate::types::Type;
 
 const INTEGERS: [Type; 6] = [Type::U16, Type::S16, Type::U32, Type::S32, Type::U64, Type::S64];
@@ -24,6 +24,10 @@ enum Part {
     High,
     Wide,
 }
+
+/// Those of `fma`; sums and products for themselves have `.rn` only.
+const ROUNDINGS: [(&str, Rounding); 4] =
+    [("rn", Rounding::Nearest), ("rz", Rounding::Zero), ("rm", Rounding::Down), ("rp", Rounding::Up)];
 
 const PARTS: [(&str, Part); 3] = [("lo", Part::Low), ("hi", Part::High), ("wide", Part::Wide)];
 
@@ -114,13 +118,14 @@ impl Decoder<'_, '_> {
     pub(super) fn mad(&mut self, head: &str) -> Decoded<Op> {
         let part = if head == "mad" { self.choose(&PARTS) } else { None };
         let Some(part) = part else {
-            let (rn, flush, ty) = self.rounded(&[Type::F32])?;
-            if !rn {
-                return self.error("the rounding `.rn` is missing");
-            }
+            let Some(rounding) = self.choose(&ROUNDINGS) else {
+                return self.error("a rounding is missing (`.rn`)");
+            };
+            let flush = self.has("ftz");
+            let ty = self.ty(&[Type::F32])?;
             self.end(4)?;
             let (d, a) = (self.destination_w(0, ty)?, self.source_w(1, ty)?);
-            return Ok(Op::Fma { flush, d, a, b: self.source_w(2, ty)?, c: self.source_w(3, ty)? });
+            return Ok(Op::Fma { rounding, flush, d, a, b: self.source_w(2, ty)?, c: self.source_w(3, ty)? });
         };
         let ty = self.ty(&INTEGERS)?;
         if part == Part::Wide {

@@ -3,6 +3,7 @@
 
 mod arithmetic;
 mod convert;
+mod fields;
 mod logic;
 mod memory;
 mod operands;
@@ -369,6 +370,13 @@ impl<'a> Decoder<'_, 'a> {
             "not" => self.not(),
             "shl" | "shr" => self.shift(head),
             "popc" | "clz" => self.count(head),
+            "bfe" => self.bfe(),
+            "bfi" => self.bfi(),
+            "bfind" => self.bfind(),
+            "brev" => self.brev(),
+            "shf" => self.shf(),
+            "prmt" => self.prmt(),
+            "lop3" => self.lop3(),
             "setp" => self.setp(),
             "selp" => self.selp(),
             "cvt" => self.cvt(),

@@ -68,12 +68,14 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `.pragma "nounroll";`
+    /// `.pragma "nounroll";`, or what says which bytes of the next load are used (here all must have been written).
     fn pragma(&mut self) -> Parsed<()> {
         self.at += 1;
         match self.next() {
-            Token::Text("nounroll") => self.expect(';'),
-            _ => self.error("the only pragma that is known is \"nounroll\""),
+            Token::Text(text) if text == "nounroll" || text.starts_with("used_bytes_mask ") => {
+                self.expect(';')
+            }
+            _ => self.error("the pragmas that are known are \"nounroll\" and \"used_bytes_mask\""),
         }
     }
 

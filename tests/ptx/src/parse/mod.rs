@@ -13,7 +13,7 @@ use crate::kernel::{Kernel, Param, Variable, WINDOW};
 use crate::types::Type;
 
 /// The newest PTX version that this crate claims to know.
-const NEWEST_VERSION: (u32, u32) = (8, 8);
+const NEWEST_VERSION: (u32, u32) = (9, 4);
 
 /// The tokens of a text and a place among them.
 pub(crate) struct Parser<'a> {
@@ -152,6 +152,22 @@ impl<'a> Parser<'a> {
         Ok(Variable { name: name.into(), bytes, align: align.unwrap_or(ty.bytes()).max(ty.bytes()), dynamic })
     }
 
+    /// What stands behind `.global`, up to the semicolon: constants that libraries leave behind. Nothing knows their
+    /// names, so a kernel that uses one is refused.
+    fn unused_global(&mut self) -> Parsed<()> {
+        self.align()?;
+        self.ty()?;
+        self.name("a variable's name")?;
+        self.array()?;
+        if self.eat('=') {
+            let values = self.operand()?;
+            if !matches!(values, operand::Operand::Vector(_) | operand::Operand::Literal(_)) {
+                return self.expected("constants");
+            }
+        }
+        self.expect(';')
+    }
+
     fn header(&mut self) -> Parsed<()> {
         if !self.eat_word(".version") {
             return self.expected("`.version`");
@@ -160,7 +176,7 @@ impl<'a> Parser<'a> {
         let parts = version.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
         match parts {
             Some(v) if ((6, 0)..=NEWEST_VERSION).contains(&v) => {}
-            _ => return self.error(format!("PTX version {version} is not known (6.0 to 8.8 are)")),
+            _ => return self.error(format!("PTX version {version} is not known (6.0 to 9.4 are)")),
         }
         if !self.eat_word(".target") {
             return self.expected("`.target`");
@@ -286,6 +302,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Kernel>, Error> {
                 return parser.error(format!("the kernel `{}` is defined twice", kernel.name));
             }
             kernels.push(kernel);
+        } else if !external && parser.eat_word(".global") {
+            parser.unused_global()?;
         } else if !external && !visible && parser.peek() == Token::End {
             return Ok(kernels);
         } else if !external && !visible && parser.eat_word(".file") {

@@ -73,6 +73,13 @@ impl Warp {
         Ok(())
     }
 
+    /// Whether a lane before this one writes the same to the same place in the same instruction: whichever comes
+    /// last, the bytes are the same.
+    fn writes_the_same(&self, store: &Store, addresses: &Longs, mask: u32, lane: usize) -> bool {
+        let same = |other: usize| store.a.iter().all(|slot| self.peek(slot, other) == self.peek(slot, lane));
+        lanes(mask).take_while(|&l| l < lane).any(|l| addresses[l] == addresses[lane] && same(l))
+    }
+
     pub(super) fn st(&mut self, env: &mut Env, store: &Store, mask: u32) -> Outcome<()> {
         let addresses = self.addresses(store.address, mask)?;
         for slot in store.a.iter() {
@@ -92,7 +99,15 @@ impl Warp {
             }
             let found = match store.space {
                 Space::Global => env.memory.store(address, all, &who),
-                Space::Shared => env.shared.store(address, all, &who),
+                Space::Shared => match env.shared.store(address, all, &who) {
+                    // The first such lane has written it; the others, too, need a barrier to read it.
+                    Err(Fault::Race { written: true, .. })
+                        if self.writes_the_same(store, &addresses, mask, lane) =>
+                    {
+                        continue;
+                    }
+                    found => found,
+                },
                 Space::Local => self.local.store(lane, address, all),
             };
             let bytes = found.map_err(at(lane))?;

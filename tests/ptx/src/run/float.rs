@@ -4,7 +4,7 @@
 //! and rounded once: more exact than a GPU, whose results may differ in the last bits.
 
 use super::warp::Words;
-use crate::op::{Compare, CompareAs, FloatFn, FloatUnary, Test};
+use crate::op::{Compare, CompareAs, FloatFn, FloatUnary, Rounding, Test};
 
 /// The NaN of all results.
 const NAN: u32 = 0x7fff_ffff;
@@ -96,8 +96,38 @@ pub(super) fn binary(f: FloatFn, a: &Words, b: &Words) -> Words {
     }
 }
 
-pub(super) fn fma(a: &Words, b: &Words, c: &Words) -> Words {
-    std::array::from_fn(|l| bits(f32::from_bits(a[l]).mul_add(f32::from_bits(b[l]), f32::from_bits(c[l]))))
+pub(super) fn fma(rounding: Rounding, a: &Words, b: &Words, c: &Words) -> Words {
+    let f = |a: f32, b: f32, c: f32| match rounding {
+        Rounding::Nearest => a.mul_add(b, c),
+        _ => directed_fma(rounding, a, b, c),
+    };
+    std::array::from_fn(|l| bits(f(f32::from_bits(a[l]), f32::from_bits(b[l]), f32::from_bits(c[l]))))
+}
+
+/// a · b + c rounded down, up or towards zero.
+fn directed_fma(rounding: Rounding, a: f32, b: f32, c: f32) -> f32 {
+    // The product is exact; the sum is `sum + error` (Knuth's two-sum).
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    if !sum.is_finite() {
+        return sum as f32;
+    }
+    if sum == 0.0 {
+        // Numbers that cancel make -0 when rounding down; zeros of one sign make that.
+        let cancelled = product.is_sign_negative() != c.is_sign_negative();
+        return if cancelled && rounding == Rounding::Down { -0.0 } else { sum as f32 };
+    }
+    let of_c = sum - product;
+    let error = (product - (sum - of_c)) + (c - of_c);
+    let down = rounding == Rounding::Down || rounding == Rounding::Zero && sum > 0.0;
+    let nearest = sum as f32;
+    // Exact, since both have nearly the same size; an infinity is beyond every sum.
+    let over = f64::from(nearest) - sum;
+    match down {
+        true if over > error => nearest.next_down(),
+        false if over < error => nearest.next_up(),
+        _ => nearest,
+    }
 }
 
 fn mask<T: Copy>(a: &[T; 32], b: &[T; 32], f: impl Fn(T, T) -> bool) -> u32 {

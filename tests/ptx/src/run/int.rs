@@ -57,6 +57,15 @@ macro_rules! functions {
                 IntUnary::Not => map1(a, |a| !a),
                 IntUnary::Popc => map1(a, |a| <$u>::from(a.count_ones())),
                 IntUnary::Clz => map1(a, |a| <$u>::from(a.leading_zeros())),
+                IntUnary::Reverse => map1(a, |a| a.reverse_bits()),
+                IntUnary::Find { signed, from_top } => map1(a, |a| {
+                    let a = if signed && (a as $s) < 0 { !a } else { a };
+                    match a.leading_zeros() {
+                        <$u>::BITS => <$u>::MAX,
+                        zeros if from_top => zeros.into(),
+                        zeros => (<$u>::BITS - 1 - zeros).into(),
+                    }
+                }),
             }
         }
 

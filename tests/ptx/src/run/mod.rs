@@ -7,6 +7,7 @@ mod access;
 mod convert;
 mod copy;
 mod exchange;
+mod field;
 mod float;
 mod int;
 mod matrix;

@@ -4,7 +4,7 @@ use super::access::{Load, Store};
 use super::copy::CopyOp;
 use super::exchange::Shuffle;
 use super::warp::{Outcome, State, Warp, fault};
-use super::{Env, convert, float, int};
+use super::{Env, convert, field, float, int};
 use crate::error::Fault;
 use crate::op::{BoolFn, Combine, Lanes, Narrow, Op, SetTo, Slot};
 
@@ -103,10 +103,10 @@ impl Warp {
                 let a = float::flush(flush, self.w(a, mask)?);
                 self.put_w(d, mask, &float::flush(flush, float::unary(f, &a)));
             }
-            Op::Fma { flush, d, a, b, c } => {
+            Op::Fma { rounding, flush, d, a, b, c } => {
                 let (a, b) = (float::flush(flush, self.w(a, mask)?), float::flush(flush, self.w(b, mask)?));
                 let c = float::flush(flush, self.w(c, mask)?);
-                self.put_w(d, mask, &float::flush(flush, float::fma(&a, &b, &c)));
+                self.put_w(d, mask, &float::flush(flush, float::fma(rounding, &a, &b, &c)));
             }
             Op::Selp32 { d, a, b, c } => {
                 let (a, b, c) = (self.w(a, mask)?, self.w(b, mask)?, self.p(c, mask)?);
@@ -207,6 +207,37 @@ impl Warp {
                     out = int::binary32(crate::op::IntFn::Add, &out, &self.w(c, mask)?);
                 }
                 self.put_w(d, mask, &out);
+            }
+            _ => return self.compute_fields(op, mask),
+        }
+        Ok(())
+    }
+
+    fn compute_fields(&mut self, op: &Op, mask: u32) -> Outcome<()> {
+        match *op {
+            Op::Field { f, d, a, b, c } => {
+                let out = field::words(f, &self.w(a, mask)?, &self.w(b, mask)?, &self.w(c, mask)?);
+                self.put_w(d, mask, &out);
+            }
+            Op::Extract64 { signed, d, a, b, c } => {
+                let out = field::extract64(signed, &self.l(a, mask)?, &self.w(b, mask)?, &self.w(c, mask)?);
+                self.put_l(d, mask, &out);
+            }
+            Op::Insert32 { d, a, b, position, length } => {
+                let (position, length) = (self.w(position, mask)?, self.w(length, mask)?);
+                self.put_w(
+                    d,
+                    mask,
+                    &field::insert32(&self.w(a, mask)?, &self.w(b, mask)?, &position, &length),
+                );
+            }
+            Op::Insert64 { d, a, b, position, length } => {
+                let (position, length) = (self.w(position, mask)?, self.w(length, mask)?);
+                self.put_l(
+                    d,
+                    mask,
+                    &field::insert64(&self.l(a, mask)?, &self.l(b, mask)?, &position, &length),
+                );
             }
             // All others are handled before: `step` and `compute` list them.
             _ => {}

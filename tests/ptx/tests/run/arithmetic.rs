@@ -261,3 +261,32 @@ fn predicates() {
         assert_eq!(found[i] == 1, !(p ^ (p && q)));
     }
 }
+
+#[test]
+fn products_and_sums_rounded_in_a_direction() {
+    // Multiples of 2^-34, so that sums of products are exact in 128 bits of fixed point.
+    let values: Vec<u64> =
+        [1.0f32, -1.0, 1.5e-3, -0.333_333_34, 0.1, 1000.001, -999.9999, 3.0, 0.999_999_94, 0.0]
+            .map(|v| v.to_bits().into())
+            .into();
+    let [a, b, c] = triples(&values);
+    let fixed = |v: f32, bits: i32| (f64::from(v) * f64::from(bits).exp2()) as i128;
+    for rounding in ["rm", "rp", "rz"] {
+        let found = apply(&format!("fma.{rounding}.f32 %d, %a, %b, %c;"), ["f32"; 4], [&a, &b, &c]);
+        for (i, &f) in found.iter().enumerate() {
+            let (x, y, z, found) = (float(a[i]), float(b[i]), float(c[i]), float(f));
+            let exact = fixed(x, 34) * fixed(y, 34) + fixed(z, 68);
+            let down = rounding == "rm" || rounding == "rz" && exact > 0;
+            let beyond = if down { found.next_up() } else { found.next_down() };
+            let (near, far) = if down { (found, beyond) } else { (beyond, found) };
+            let inside = fixed(near, 68) < exact && exact < fixed(far, 68);
+            assert!(fixed(found, 68) == exact || inside, "fma.{rounding} of {x}, {y}, {z}: {found}");
+        }
+    }
+    let (one, minus) = (1f32.to_bits().into(), (-1f32).to_bits().into());
+    for (rounding, zero) in [("rn", 0.0f32), ("rz", 0.0), ("rp", 0.0), ("rm", -0.0)] {
+        let found =
+            apply(&format!("fma.{rounding}.f32 %d, %a, %b, %c;"), ["f32"; 4], [&[one], &[one], &[minus]]);
+        assert_eq!(found, [u64::from(zero.to_bits())], "numbers that cancel, {rounding}");
+    }
+}

@@ -5,6 +5,7 @@ mod convert;
 mod copy;
 mod damaged;
 mod faults;
+mod fields;
 mod grid;
 mod matrix;
 mod memory;

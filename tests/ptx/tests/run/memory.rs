@@ -1,6 +1,6 @@
 //! Loads and stores of all widths, parameters, shared and local memory.
 
-use nnc_ptx_interpreter::{Arg, Error, Fault, Memory};
+use nnc_ptx_interpreter::{Arg, Error, Fault, Memory, Stats};
 
 use crate::support::{fault, module, run};
 
@@ -112,7 +112,7 @@ const REVERSE: &str = ".visible .entry k(.param .u64 x, .param .u64 y) {
     ret;
 }";
 
-fn reversed(text: &str, grid: u32, block: u32) -> (Result<nnc_ptx_interpreter::Stats, Error>, Vec<f32>) {
+fn reversed(text: &str, grid: u32, block: u32) -> (Result<Stats, Error>, Vec<f32>) {
     let module = module(text);
     let mut memory = Memory::new();
     let values: Vec<f32> = (0..128).map(|i| i as f32).collect();
@@ -135,6 +135,38 @@ fn a_dropped_barrier_is_caught() {
     let (line, found) = fault(reversed(&text, 2, 64).0);
     assert!(REVERSE.lines().nth(line as usize - 4).unwrap().contains("ld.shared"), "{line}");
     assert!(matches!(found, Fault::UninitialisedMemory { .. } | Fault::Race { .. }), "{found}");
+}
+
+/// Stores by many threads to one word.
+fn stored(to: &str, value: &str, threads: u32) -> Result<Stats, Error> {
+    let text = format!(
+        ".visible .entry k(.param .u64 x) {{
+            .shared .b32 s[2]; .reg .b32 %t, %v; .reg .b64 %x;
+            mov.u32 %t, %tid.x; ld.param.u64 %x, [x];
+            mov.b32 %v, {value};
+            st.{to}.b32 [{}], %v;
+            bar.sync 0;
+            ld.{to}.b32 %v, [{}];
+        }}",
+        if to == "shared" { "s" } else { "%x" },
+        if to == "shared" { "s" } else { "%x" },
+    );
+    let mut memory = Memory::new();
+    let x = memory.allocate("x", 4);
+    run(&module(&text), &mut memory, 1, threads, &[x])
+}
+
+#[test]
+fn lanes_may_write_the_same_to_one_place_at_once() {
+    assert!(stored("shared", "7", 32).is_ok());
+    // Different values, another warp, and global memory, where nobody needs it.
+    for (to, value, threads) in [("shared", "%t", 32), ("shared", "7", 64), ("global", "7", 32)] {
+        let (_, found) = fault(stored(to, value, threads));
+        assert!(
+            matches!(found, Fault::Race { access: "writes", written: true, .. }),
+            "{to} {value}: {found}"
+        );
+    }
 }
 
 #[test]

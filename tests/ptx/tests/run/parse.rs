@@ -25,7 +25,7 @@ fn instructions_outside_the_subset() {
         ("frob.u32 %r0, %r1;", "line 5: the instruction `frob.u32` is not supported"),
         ("add.frob.u32 %r0, %r1, %r2;", "line 5: `add.frob.u32`: `.frob` is not supported here"),
         ("add.rz.f32 %f0, %f1, %f2;", "line 5: `add.rz.f32`: `.rz` is not supported here"),
-        ("fma.f32 %f0, %f1, %f2, %f3;", "line 5: `fma.f32`: the rounding `.rn` is missing"),
+        ("fma.f32 %f0, %f1, %f2, %f3;", "line 5: `fma.f32`: a rounding is missing (`.rn`)"),
         ("div.f32 %f0, %f1, %f2;", "line 5: `div.f32`: `.f32` is not supported here"),
         (
             "atom.global.add.f32 %f0, [%d0], %f1;",
@@ -43,6 +43,8 @@ fn instructions_outside_the_subset() {
         ("bar.sync 0, 32;", "line 5: `bar.sync`: a barrier of a part of the block is not supported"),
         ("exit.uni;", "line 5: `exit.uni`: `.uni` is not supported here"),
         ("ld.global.f16 %h0, [%d0];", "line 5: `ld.global.f16`: `.f16` is not supported here"),
+        ("prmt.f4e.b32 %r0, %r1, %r2, %r3;", "line 5: `prmt.f4e.b32`: `.f4e` is not supported here"),
+        ("add.rm.f32 %f0, %f1, %f2;", "line 5: `add.rm.f32`: `.rm` is not supported here"),
         (".loop 3;", "line 5: the directive `.loop` is not supported here"),
         ("call f;", "line 5: the instruction `call` is not supported"),
     ];
@@ -111,6 +113,7 @@ fn operands_that_do_not_suit() {
 #[test]
 fn declarations_and_directives() {
     let cases = [
+        (".pragma \"other\";", "the pragmas that are known are"),
         (".reg .f64 %x;", "expected a type, found `.f64`"),
         (".reg .b8 %x;", "registers of type .b8 are not supported"),
         (".reg .b32 %r<3>;", "`%r<...>` is declared twice"),
@@ -140,6 +143,24 @@ fn declarations_and_directives() {
         refused(&source(".visible .entry k() {")),
         "line 4: expected a statement, found the end of the text"
     );
+}
+
+#[test]
+fn what_libraries_leave_behind_is_read_and_cannot_be_used() {
+    let text = |body: &str| {
+        format!(
+            ".global .align 1 .b8 _$_str[3] = {{95, 95, 0}};
+            .visible .global .u32 flags = 3;
+            .visible .entry k() {{
+                .reg .b64 %d; .reg .b32 %r;
+                .pragma \"used_bytes_mask 0xfff\";
+                {body}
+            }}"
+        )
+    };
+    assert_eq!(module(&text("mov.b32 %r, 1;")).kernels().collect::<Vec<_>>(), ["k"]);
+    assert!(refused(&source(&text("mov.b64 %d, _$_str;"))).contains("`_$_str` is not declared"));
+    assert!(refused(&source(&text("ld.global.u32 %r, [flags];"))).contains("`flags` is not declared"));
 }
 
 #[test]
