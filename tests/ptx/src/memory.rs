@@ -296,49 +296,51 @@ impl Memory {
         Err(Fault::Misaligned { place, size, align: ALIGN })
     }
 
-    /// The bytes that a thread reads.
+    /// The number of the buffer that all lanes of the mask access, each within it and aligned, if there is one: lanes that
+    /// are together are found together.
+    pub(crate) fn common(&mut self, addresses: &[u64; 32], mask: u32, size: u32) -> Option<Buffer> {
+        let first = addresses[mask.trailing_zeros() as usize % 32];
+        let (mut low, mut high, mut bits) = (first, first, 0);
+        for (lane, &address) in addresses.iter().enumerate() {
+            let address = if mask >> lane & 1 != 0 { address } else { first };
+            (low, high, bits) = (low.min(address), high.max(address), bits | address);
+        }
+        let number = u32::try_from((first >> WINDOW).checked_sub(1)?).ok()?;
+        let start = Buffer(number).address();
+        let bytes = self.buffers.get(number as usize)?.bytes as u64;
+        let inside = low >= start && high - start + u64::from(size) <= bytes;
+        (inside && bits & u64::from(size - 1) == 0).then_some(Buffer(number))
+    }
+
+    /// The bytes that a thread reads; `known` is the buffer, if [`Memory::common`] has found it.
+    #[inline]
     pub(crate) fn load(
         &mut self,
-        address: u64,
+        (address, known): (u64, Option<Buffer>),
         size: u32,
         read_only: bool,
         who: &Who,
     ) -> Result<&[u8], Fault> {
-        let (storage, offset) = self.locate(address, size)?;
-        if read_only {
-            storage.read_only_launch = who.launch_first;
-            storage.check_coherent()?;
-        }
-        if storage.sink.is_some() {
-            return Ok(&ZEROS[..size as usize]);
-        }
-        storage.shadow.reserve(storage.data.len());
-        let range = offset..offset + size as usize;
-        storage
-            .shadow
-            .read(offset, size as usize, who)
-            .map_err(|c| conflict("reads", &storage.name, c, size))?;
-        if !storage.written.has(offset, size as usize) {
-            let place = Place { name: storage.name.clone(), offset: offset as i64 };
-            return Err(Fault::UninitialisedMemory { place, size });
-        }
-        Ok(&storage.data[range])
+        let (storage, offset) = match known {
+            Some(buffer) => (&mut self.buffers[buffer.0 as usize], (address - buffer.address()) as usize),
+            None => self.locate(address, size)?,
+        };
+        storage.load(offset, size, read_only, who)
     }
 
     /// The bytes that a thread is to write.
-    pub(crate) fn store(&mut self, address: u64, size: u32, who: &Who) -> Result<&mut [u8], Fault> {
-        let (storage, offset) = self.locate(address, size)?;
-        storage.write_launch = who.launch_first;
-        storage.check_coherent()?;
-        let Storage { name, data, sink, written, shadow, .. } = storage;
-        if let Some(sink) = sink {
-            return Ok(&mut sink[..size as usize]);
-        }
-        shadow.reserve(data.len());
-        let range = offset..offset + size as usize;
-        shadow.write(offset, size as usize, who).map_err(|c| conflict("writes", name, c, size))?;
-        written.add(offset, size as usize);
-        Ok(&mut data[range])
+    #[inline]
+    pub(crate) fn store(
+        &mut self,
+        (address, known): (u64, Option<Buffer>),
+        size: u32,
+        who: &Who,
+    ) -> Result<&mut [u8], Fault> {
+        let (storage, offset) = match known {
+            Some(buffer) => (&mut self.buffers[buffer.0 as usize], (address - buffer.address()) as usize),
+            None => self.locate(address, size)?,
+        };
+        storage.store(offset, size, who)
     }
 }
 
@@ -346,6 +348,39 @@ impl Storage {
     fn new(name: String, bytes: usize, data: Vec<u8>, written: Written) -> Storage {
         let (shadow, sink) = (Shadow::default(), None);
         Storage { name, bytes, data, sink, written, shadow, write_launch: 0, read_only_launch: 0 }
+    }
+
+    #[inline]
+    fn load(&mut self, offset: usize, size: u32, read_only: bool, who: &Who) -> Result<&[u8], Fault> {
+        if read_only {
+            self.read_only_launch = who.launch_first;
+            self.check_coherent()?;
+        }
+        if self.sink.is_some() {
+            return Ok(&ZEROS[..size as usize]);
+        }
+        self.shadow.reserve(self.data.len());
+        let checked = self.shadow.read(offset, size as usize, who);
+        checked.map_err(|c| conflict("reads", &self.name, c, size))?;
+        if !self.written.has(offset, size as usize) {
+            let place = Place { name: self.name.clone(), offset: offset as i64 };
+            return Err(Fault::UninitialisedMemory { place, size });
+        }
+        Ok(&self.data[offset..offset + size as usize])
+    }
+
+    #[inline]
+    fn store(&mut self, offset: usize, size: u32, who: &Who) -> Result<&mut [u8], Fault> {
+        self.write_launch = who.launch_first;
+        self.check_coherent()?;
+        let Storage { name, data, sink, written, shadow, .. } = self;
+        if let Some(sink) = sink {
+            return Ok(&mut sink[..size as usize]);
+        }
+        shadow.reserve(data.len());
+        shadow.write(offset, size as usize, who).map_err(|c| conflict("writes", name, c, size))?;
+        written.add(offset, size as usize);
+        Ok(&mut data[offset..offset + size as usize])
     }
 
     fn check_coherent(&self) -> Result<(), Fault> {

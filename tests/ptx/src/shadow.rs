@@ -101,6 +101,7 @@ impl Mark {
     }
 
     /// Joins the present read to the reads before.
+    #[inline]
     fn join(&mut self, who: &Who) {
         let new = Mark::of(who);
         if self.interval < who.launch_first {
@@ -119,6 +120,7 @@ impl Mark {
 }
 
 impl Cell {
+    #[inline]
     fn read(&mut self, who: &Who, must_be_written: bool) -> Result<(), Conflict> {
         let write = self.write;
         if !must_be_written && write.interval < who.launch_first {
@@ -174,6 +176,7 @@ impl Shadow {
     }
 
     /// Applies a check to all cells of an access, which is aligned to its size; says at which byte it failed.
+    #[inline]
     fn visit(
         &mut self,
         offset: usize,
@@ -184,8 +187,14 @@ impl Shadow {
             self.split(offset / 4);
             return self.visit_bytes(offset, size, check);
         }
+        if self.split.is_empty() {
+            for (i, cell) in self.words[offset / 4..(offset + size) / 4].iter_mut().enumerate() {
+                check(cell).map_err(|c| (offset + 4 * i, c))?;
+            }
+            return Ok(());
+        }
         for word in offset / 4..(offset + size) / 4 {
-            if self.split.get(word).is_some_and(|&s| s) {
+            if self.split[word] {
                 self.visit_bytes(word * 4, 4, &check)?;
             } else {
                 check(&mut self.words[word]).map_err(|c| (word * 4, c))?;

@@ -48,28 +48,29 @@ impl Warp {
         let size = usize::from(load.bytes);
         let all = u32::from(load.bytes) * u32::from(load.d.count);
         env.count(load.space, &addresses, mask, all);
+        let known = match load.space {
+            Space::Global => env.memory.common(&addresses, mask, all),
+            Space::Shared | Space::Local => None,
+        };
         let mut who = self.who(env, 0);
         let first = who.thread;
+        let mut values = [[0; 32]; 4];
         for lane in lanes(mask) {
             let address = addresses[lane];
             who.thread = first + lane as u16;
-            let mut values = [0; 4];
-            {
-                let found = match load.space {
-                    Space::Global => env.memory.load(address, all, load.read_only, &who),
-                    Space::Shared => env.shared.load(address, all, &who),
-                    Space::Local => self.local.load(lane, address, all),
-                };
-                let bytes = found.map_err(at(lane))?;
-                for (i, value) in values.iter_mut().enumerate().take(load.d.count.into()) {
-                    *value = number(&bytes[i * size..(i + 1) * size], load.signed);
-                }
-            }
-            for (slot, value) in load.d.iter().zip(values) {
-                self.poke(slot, lane, value);
+            let found = match load.space {
+                Space::Global => env.memory.load((address, known), all, load.read_only, &who),
+                Space::Shared => env.shared.load(address, all, &who),
+                Space::Local => self.local.load(lane, address, all),
+            };
+            let bytes = found.map_err(at(lane))?;
+            for (value, part) in values.iter_mut().zip(bytes.chunks_exact(size)) {
+                value[lane] = number(part, load.signed);
             }
         }
-        load.d.iter().for_each(|slot| self.mark(slot, mask));
+        for (slot, values) in load.d.iter().zip(&values) {
+            self.put_bits(slot, mask, values);
+        }
         Ok(())
     }
 
@@ -88,6 +89,10 @@ impl Warp {
         let size = usize::from(store.bytes);
         let all = u32::from(store.bytes) * u32::from(store.a.count);
         env.count(store.space, &addresses, mask, all);
+        let known = match store.space {
+            Space::Global => env.memory.common(&addresses, mask, all),
+            Space::Shared | Space::Local => None,
+        };
         let mut who = self.who(env, 0);
         let first = who.thread;
         for lane in lanes(mask) {
@@ -98,7 +103,7 @@ impl Warp {
                 *value = self.peek(slot, lane);
             }
             let found = match store.space {
-                Space::Global => env.memory.store(address, all, &who),
+                Space::Global => env.memory.store((address, known), all, &who),
                 Space::Shared => match env.shared.store(address, all, &who) {
                     // The first such lane has written it; the others, too, need a barrier to read it.
                     Err(Fault::Race { written: true, .. })

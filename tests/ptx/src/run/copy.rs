@@ -23,7 +23,7 @@ impl Warp {
         let (to, from) = (self.addresses(copy.to, mask)?, self.addresses(copy.from, mask)?);
         let sizes = match copy.size {
             None => [copy.bytes.into(); 32],
-            Some(w) => self.w(w, mask)?,
+            Some(w) => *self.w(w, mask)?,
         };
         let ignored = match copy.ignore {
             None => 0,
@@ -48,8 +48,8 @@ impl Warp {
             let mut done = 0;
             while done < size {
                 let piece = largest_piece(size - done);
-                let found =
-                    env.memory.load(from[lane] + u64::from(done), piece, false, &who).map_err(at(lane))?;
+                let source = (from[lane] + u64::from(done), None);
+                let found = env.memory.load(source, piece, false, &who).map_err(at(lane))?;
                 bytes[done as usize..(done + piece) as usize].copy_from_slice(found);
                 done += piece;
             }

@@ -3,6 +3,8 @@
 //! Results that are NaN have PTX's one NaN. The `approx` functions are computed in double precision
 //! and rounded once: more exact than a GPU, whose results may differ in the last bits.
 
+use std::borrow::Cow;
+
 use super::warp::Words;
 use crate::op::{Compare, CompareAs, FloatFn, FloatUnary, Rounding, Test};
 
@@ -13,12 +15,19 @@ pub(super) fn bits(x: f32) -> u32 {
     if x.is_nan() { NAN } else { x.to_bits() }
 }
 
-/// Subnormal numbers become zeros, as `.ftz` asks.
-pub(super) fn flush(on: bool, a: Words) -> Words {
-    if !on {
-        return a;
-    }
+/// Subnormal numbers become zeros.
+pub(super) fn flushed(a: &Words) -> Words {
     a.map(|a| if a & 0x7f80_0000 == 0 { a & 0x8000_0000 } else { a })
+}
+
+/// An operand, flushed where `.ftz` asks for that.
+pub(super) fn operand(flush: bool, a: &Words) -> Cow<'_, Words> {
+    if flush { Cow::Owned(flushed(a)) } else { Cow::Borrowed(a) }
+}
+
+/// A result, flushed where `.ftz` asks for that.
+pub(super) fn result(flush: bool, a: Words) -> Words {
+    if flush { flushed(&a) } else { a }
 }
 
 fn map1(a: &Words, f: impl Fn(f32) -> f32) -> Words {
@@ -131,11 +140,9 @@ fn directed_fma(rounding: Rounding, a: f32, b: f32, c: f32) -> f32 {
 }
 
 fn mask<T: Copy>(a: &[T; 32], b: &[T; 32], f: impl Fn(T, T) -> bool) -> u32 {
-    let mut out = 0;
-    for lane in 0..32 {
-        out |= u32::from(f(a[lane], b[lane])) << lane;
-    }
-    out
+    // Two loops, so that the first one is computed by vectors.
+    let bits: Words = std::array::from_fn(|lane| u32::from(f(a[lane], b[lane])) << lane);
+    bits.iter().fold(0, |all, bit| all | bit)
 }
 
 fn ordered<T: Copy + PartialOrd>(f: Compare, a: &[T; 32], b: &[T; 32]) -> u32 {

@@ -1,5 +1,7 @@
 //! Integer functions on all lanes of a warp.
 
+use std::borrow::Cow;
+
 use super::warp::{Longs, Words};
 use crate::op::{IntFn, IntUnary, Narrow, ShiftFn};
 
@@ -85,16 +87,16 @@ functions!(binary32, unary32, shift32, u32, i32, u64, i64);
 functions!(binary64, unary64, shift64, u64, i64, u128, i128);
 
 /// Operands of 16 bits, extended to compute with 32.
-pub(super) fn widen(narrow: Narrow, a: Words) -> Words {
+pub(super) fn widen(narrow: Narrow, a: &Words) -> Cow<'_, Words> {
     match narrow {
-        Narrow::No => a,
-        Narrow::Unsigned => a.map(|a| a & 0xffff),
-        Narrow::Signed => a.map(|a| a as u16 as i16 as u32),
+        Narrow::No => Cow::Borrowed(a),
+        Narrow::Unsigned => Cow::Owned(a.map(|a| a & 0xffff)),
+        Narrow::Signed => Cow::Owned(a.map(|a| a as u16 as i16 as u32)),
     }
 }
 
 /// [`binary32`] on operands of 16 or 32 bits; of the former's results the lower half counts.
-pub(super) fn binary(f: IntFn, narrow: Narrow, a: Words, b: Words) -> Words {
+pub(super) fn binary(f: IntFn, narrow: Narrow, a: &Words, b: &Words) -> Words {
     let (a, b) = (widen(narrow, a), widen(narrow, b));
     match (f, narrow) {
         (IntFn::MulHiU | IntFn::MulHiS, Narrow::Unsigned | Narrow::Signed) => {

@@ -76,7 +76,7 @@ impl Warp {
         Ok(())
     }
 
-    fn operand(&self, env: &mut Env, ty: MmaType, register: W, mask: u32) -> Outcome<Words> {
+    fn operand(&self, env: &mut Env, ty: MmaType, register: W, mask: u32) -> Outcome<&Words> {
         let words = self.w(register, mask)?;
         if ty == MmaType::Tf32 {
             env.stats.unrounded_tf32 += words.iter().filter(|&w| w & BELOW_TF32 != 0).count() as u64;

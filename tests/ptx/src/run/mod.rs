@@ -117,9 +117,9 @@ impl Env<'_> {
                 self.stats.global_requests += u64::from(mask != 0);
                 self.stats.global_bytes += u64::from(mask.count_ones() * bytes);
                 let sectors = traffic::sectors(addresses, mask);
-                self.stats.global_sectors += sectors.len() as u64;
+                self.stats.global_sectors += sectors.as_slice().len() as u64;
                 if let Some(touched) = &mut self.touched {
-                    touched.extend(sectors);
+                    touched.extend(sectors.as_slice());
                 }
             }
             Space::Shared => {

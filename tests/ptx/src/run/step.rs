@@ -93,20 +93,31 @@ impl Warp {
     /// Instructions from registers to registers.
     fn compute(&mut self, op: &Op, mask: u32) -> Outcome<()> {
         match *op {
-            Op::MovW(d, a) => self.put_w(d, mask, &self.w(a, mask)?),
-            Op::MovL(d, a) => self.put_l(d, mask, &self.l(a, mask)?),
+            Op::MovW(d, a) => {
+                let a = *self.w(a, mask)?;
+                self.put_w(d, mask, &a);
+            }
+            Op::MovL(d, a) => {
+                let a = *self.l(a, mask)?;
+                self.put_l(d, mask, &a);
+            }
             Op::Float { f, flush, d, a, b } => {
-                let (a, b) = (float::flush(flush, self.w(a, mask)?), float::flush(flush, self.w(b, mask)?));
-                self.put_w(d, mask, &float::flush(flush, float::binary(f, &a, &b)));
+                let (a, b) =
+                    (float::operand(flush, self.w(a, mask)?), float::operand(flush, self.w(b, mask)?));
+                let out = float::result(flush, float::binary(f, &a, &b));
+                self.put_w(d, mask, &out);
             }
             Op::FloatUnary { f, flush, d, a } => {
-                let a = float::flush(flush, self.w(a, mask)?);
-                self.put_w(d, mask, &float::flush(flush, float::unary(f, &a)));
+                let a = float::operand(flush, self.w(a, mask)?);
+                let out = float::result(flush, float::unary(f, &a));
+                self.put_w(d, mask, &out);
             }
             Op::Fma { rounding, flush, d, a, b, c } => {
-                let (a, b) = (float::flush(flush, self.w(a, mask)?), float::flush(flush, self.w(b, mask)?));
-                let c = float::flush(flush, self.w(c, mask)?);
-                self.put_w(d, mask, &float::flush(flush, float::fma(rounding, &a, &b, &c)));
+                let (a, b) =
+                    (float::operand(flush, self.w(a, mask)?), float::operand(flush, self.w(b, mask)?));
+                let c = float::operand(flush, self.w(c, mask)?);
+                let out = float::result(flush, float::fma(rounding, &a, &b, &c));
+                self.put_w(d, mask, &out);
             }
             Op::Selp32 { d, a, b, c } => {
                 let (a, b, c) = (self.w(a, mask)?, self.w(b, mask)?, self.p(c, mask)?);
@@ -120,11 +131,11 @@ impl Warp {
                 let narrowed = |v: [u64; 32]| v.map(|x| x as u32);
                 let mut a = self.bits(a, mask)?;
                 if flush {
-                    a = float::flush(true, narrowed(a)).map(u64::from);
+                    a = float::flushed(&narrowed(a)).map(u64::from);
                 }
                 let mut out = convert::convert(f, &a);
                 if flush && matches!(f, crate::op::Cvt::Float { .. } | crate::op::Cvt::HalfToFloat) {
-                    out = float::flush(true, narrowed(out)).map(u64::from);
+                    out = float::flushed(&narrowed(out)).map(u64::from);
                 }
                 self.put_bits(d, mask, &out);
             }
@@ -147,12 +158,12 @@ impl Warp {
             Op::NotP(d, a) => self.put_p(d, mask, !self.p(a, mask)?),
             Op::BoolP(f, d, a, b) => self.put_p(d, mask, bool_fn(f, self.p(a, mask)?, self.p(b, mask)?)),
             Op::SetP32 { test, narrow, flush, ref to, a, b } => {
-                let read_in = |a| float::flush(flush, int::widen(narrow, a));
-                let (a, b) = (read_in(self.w(a, mask)?), read_in(self.w(b, mask)?));
-                self.set(to, float::compare32(test, &a, &b), mask)?;
+                let (a, b) = (int::widen(narrow, self.w(a, mask)?), int::widen(narrow, self.w(b, mask)?));
+                let holds = float::compare32(test, &float::operand(flush, &a), &float::operand(flush, &b));
+                self.set(to, holds, mask)?;
             }
             Op::SetP64 { test, ref to, a, b } => {
-                let holds = float::compare64(test, &self.l(a, mask)?, &self.l(b, mask)?);
+                let holds = float::compare64(test, self.l(a, mask)?, self.l(b, mask)?);
                 self.set(to, holds, mask)?;
             }
             _ => return self.compute_ints(op, mask),
@@ -166,36 +177,36 @@ impl Warp {
                 self.put_w(d, mask, &int::binary(f, narrow, self.w(a, mask)?, self.w(b, mask)?));
             }
             Op::Int64 { f, d, a, b } => {
-                self.put_l(d, mask, &int::binary64(f, &self.l(a, mask)?, &self.l(b, mask)?));
+                self.put_l(d, mask, &int::binary64(f, self.l(a, mask)?, self.l(b, mask)?));
             }
             Op::Shift32 { f, narrow, d, a, b } => {
                 let a = int::widen(narrow, self.w(a, mask)?);
-                self.put_w(d, mask, &int::shift32(f, &a, &self.w(b, mask)?));
+                self.put_w(d, mask, &int::shift32(f, &a, self.w(b, mask)?));
             }
             Op::Shift64 { f, d, a, b } => {
-                self.put_l(d, mask, &int::shift64(f, &self.l(a, mask)?, &self.w(b, mask)?));
+                self.put_l(d, mask, &int::shift64(f, self.l(a, mask)?, self.w(b, mask)?));
             }
             Op::Unary32 { f, narrow, d, a } => {
                 let a = int::widen(narrow, self.w(a, mask)?);
                 self.put_w(d, mask, &int::unary32(f, &a));
             }
-            Op::Unary64 { f, d, a } => self.put_l(d, mask, &int::unary64(f, &self.l(a, mask)?)),
+            Op::Unary64 { f, d, a } => self.put_l(d, mask, &int::unary64(f, self.l(a, mask)?)),
             Op::Count64 { f, d, a } => {
-                self.put_w(d, mask, &int::unary64(f, &self.l(a, mask)?).map(|n| n as u32));
+                self.put_w(d, mask, &int::unary64(f, self.l(a, mask)?).map(|n| n as u32));
             }
             Op::Mad32 { f, narrow, d, a, b, c } => {
                 let product = int::binary(f, narrow, self.w(a, mask)?, self.w(b, mask)?);
-                let sum = int::binary(crate::op::IntFn::Add, narrow, product, self.w(c, mask)?);
+                let sum = int::binary(crate::op::IntFn::Add, narrow, &product, self.w(c, mask)?);
                 self.put_w(d, mask, &sum);
             }
             Op::Mad64 { f, d, a, b, c } => {
-                let product = int::binary64(f, &self.l(a, mask)?, &self.l(b, mask)?);
-                self.put_l(d, mask, &int::binary64(crate::op::IntFn::Add, &product, &self.l(c, mask)?));
+                let product = int::binary64(f, self.l(a, mask)?, self.l(b, mask)?);
+                self.put_l(d, mask, &int::binary64(crate::op::IntFn::Add, &product, self.l(c, mask)?));
             }
             Op::Wide64 { signed, d, a, b, c } => {
-                let mut out = int::wide64(signed, &self.w(a, mask)?, &self.w(b, mask)?);
+                let mut out = int::wide64(signed, self.w(a, mask)?, self.w(b, mask)?);
                 if let Some(c) = c {
-                    out = int::binary64(crate::op::IntFn::Add, &out, &self.l(c, mask)?);
+                    out = int::binary64(crate::op::IntFn::Add, &out, self.l(c, mask)?);
                 }
                 self.put_l(d, mask, &out);
             }
@@ -204,7 +215,7 @@ impl Warp {
                 let (a, b) = (int::widen(narrow, self.w(a, mask)?), int::widen(narrow, self.w(b, mask)?));
                 let mut out = int::binary32(crate::op::IntFn::MulLo, &a, &b);
                 if let Some(c) = c {
-                    out = int::binary32(crate::op::IntFn::Add, &out, &self.w(c, mask)?);
+                    out = int::binary32(crate::op::IntFn::Add, &out, self.w(c, mask)?);
                 }
                 self.put_w(d, mask, &out);
             }
@@ -216,28 +227,20 @@ impl Warp {
     fn compute_fields(&mut self, op: &Op, mask: u32) -> Outcome<()> {
         match *op {
             Op::Field { f, d, a, b, c } => {
-                let out = field::words(f, &self.w(a, mask)?, &self.w(b, mask)?, &self.w(c, mask)?);
+                let out = field::words(f, self.w(a, mask)?, self.w(b, mask)?, self.w(c, mask)?);
                 self.put_w(d, mask, &out);
             }
             Op::Extract64 { signed, d, a, b, c } => {
-                let out = field::extract64(signed, &self.l(a, mask)?, &self.w(b, mask)?, &self.w(c, mask)?);
+                let out = field::extract64(signed, self.l(a, mask)?, self.w(b, mask)?, self.w(c, mask)?);
                 self.put_l(d, mask, &out);
             }
             Op::Insert32 { d, a, b, position, length } => {
                 let (position, length) = (self.w(position, mask)?, self.w(length, mask)?);
-                self.put_w(
-                    d,
-                    mask,
-                    &field::insert32(&self.w(a, mask)?, &self.w(b, mask)?, &position, &length),
-                );
+                self.put_w(d, mask, &field::insert32(self.w(a, mask)?, self.w(b, mask)?, position, length));
             }
             Op::Insert64 { d, a, b, position, length } => {
                 let (position, length) = (self.w(position, mask)?, self.w(length, mask)?);
-                self.put_l(
-                    d,
-                    mask,
-                    &field::insert64(&self.l(a, mask)?, &self.l(b, mask)?, &position, &length),
-                );
+                self.put_l(d, mask, &field::insert64(self.l(a, mask)?, self.l(b, mask)?, position, length));
             }
             // All others are handled before: `step` and `compute` list them.
             _ => {}

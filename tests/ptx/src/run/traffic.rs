@@ -8,20 +8,68 @@ const SECTOR: u32 = 5;
 /// Banks of shared memory, each a word of four bytes wide; a wavefront serves one word of each.
 const BANKS: usize = 32;
 
+/// Sectors that a warp touches, each once, in order.
+pub(super) struct Sectors {
+    found: Longs,
+    count: usize,
+}
+
+impl Sectors {
+    fn none() -> Sectors {
+        Sectors { found: [0; 32], count: 0 }
+    }
+
+    pub fn as_slice(&self) -> &[u64] {
+        &self.found[..self.count]
+    }
+
+    fn push(&mut self, sector: u64) {
+        self.found[self.count] = sector;
+        self.count += 1;
+    }
+
+    /// Each once, in order.
+    fn sorted(&self) -> Sectors {
+        let (mut all, mut once) = (self.found, Sectors::none());
+        all[..self.count].sort_unstable();
+        for &sector in &all[..self.count] {
+            if once.as_slice().last() != Some(&sector) {
+                once.push(sector);
+            }
+        }
+        once
+    }
+
+    /// As [`sorted`](Self::sorted), where all are among 64 of which the first is this one.
+    fn among(&self, first: u64) -> Sectors {
+        let mut bits = self.as_slice().iter().fold(0u64, |bits, sector| bits | 1 << (sector - first));
+        let mut once = Sectors::none();
+        while bits != 0 {
+            once.push(first + u64::from(bits.trailing_zeros()));
+            bits &= bits - 1;
+        }
+        once
+    }
+}
+
 /// Sectors of 32 bytes that the lanes' accesses are in. (Accesses are aligned: none is in two.)
-pub(super) fn sectors(addresses: &Longs, mask: u32) -> Vec<u64> {
-    let mut found: Vec<u64> = Vec::with_capacity(32);
+pub(super) fn sectors(addresses: &Longs, mask: u32) -> Sectors {
+    let mut all = Sectors::none();
+    let (mut sorted, mut low, mut high) = (true, u64::MAX, 0);
     for lane in lanes(mask) {
         let sector = addresses[lane] >> SECTOR;
-        if found.last() != Some(&sector) {
-            found.push(sector);
+        let last = all.as_slice().last().copied();
+        if last != Some(sector) {
+            sorted &= last < Some(sector);
+            (low, high) = (low.min(sector), high.max(sector));
+            all.push(sector);
         }
     }
-    if !found.is_sorted() {
-        found.sort_unstable();
+    match sorted {
+        true => all,
+        false if high - low < 64 => all.among(low),
+        false => all.sorted(),
     }
-    found.dedup();
-    found
 }
 
 /// Wavefronts that accesses of this size take at the least, and how many more they take because
@@ -68,12 +116,20 @@ mod tests {
     fn sectors_of_strided_accesses() {
         let cases = [(0, 1), (4, 4), (8, 8), (16, 16), (32, 32), (128, 32)];
         for (stride, count) in cases {
-            assert_eq!(sectors(&strided(stride), u32::MAX).len(), count, "{stride}");
+            assert_eq!(sectors(&strided(stride), u32::MAX).as_slice().len(), count, "{stride}");
         }
         let mut reversed = strided(4);
         reversed.reverse();
-        assert_eq!(sectors(&reversed, u32::MAX).len(), 4);
-        assert_eq!(sectors(&strided(4), 0xff).len(), 1);
+        assert_eq!(sectors(&reversed, u32::MAX).as_slice().len(), 4);
+        // Back and forth, near and far.
+        for stride in [256, 1 << 20] {
+            let mut parted = strided(stride);
+            parted.swap(3, 9);
+            parted[20] = parted[0];
+            let found = sectors(&parted, u32::MAX);
+            assert_eq!((found.as_slice().len(), found.as_slice().is_sorted()), (31, true), "{stride}");
+        }
+        assert_eq!(sectors(&strided(4), 0xff).as_slice().len(), 1);
     }
 
     #[test]

@@ -301,20 +301,22 @@ impl Warp {
 
     // Registers.
 
-    pub fn w(&self, W(i): W, mask: u32) -> Outcome<Words> {
+    #[inline]
+    pub fn w(&self, W(i): W, mask: u32) -> Outcome<&Words> {
         let missing = mask & !self.words_set[usize::from(i)];
         if missing != 0 {
             return Err(Trouble { lane: missing.trailing_zeros(), cause: Cause::Register(Slot::W(W(i))) });
         }
-        Ok(self.words[usize::from(i)])
+        Ok(&self.words[usize::from(i)])
     }
 
-    pub fn l(&self, L(i): L, mask: u32) -> Outcome<Longs> {
+    #[inline]
+    pub fn l(&self, L(i): L, mask: u32) -> Outcome<&Longs> {
         let missing = mask & !self.longs_set[usize::from(i)];
         if missing != 0 {
             return Err(Trouble { lane: missing.trailing_zeros(), cause: Cause::Register(Slot::L(L(i))) });
         }
-        Ok(self.longs[usize::from(i)])
+        Ok(&self.longs[usize::from(i)])
     }
 
     /// A bit a lane.
@@ -326,6 +328,7 @@ impl Warp {
         Ok(self.preds[usize::from(i)])
     }
 
+    #[inline]
     pub fn put_w(&mut self, W(i): W, mask: u32, values: &Words) {
         let i = usize::from(i);
         self.words_set[i] |= mask;
@@ -339,6 +342,7 @@ impl Warp {
         }
     }
 
+    #[inline]
     pub fn put_l(&mut self, L(i): L, mask: u32, values: &Longs) {
         let i = usize::from(i);
         self.longs_set[i] |= mask;
@@ -362,7 +366,7 @@ impl Warp {
     pub fn bits(&self, slot: Slot, mask: u32) -> Outcome<Longs> {
         match slot {
             Slot::W(w) => Ok(self.w(w, mask)?.map(u64::from)),
-            Slot::L(l) => self.l(l, mask),
+            Slot::L(l) => self.l(l, mask).copied(),
             Slot::P(p) => {
                 let bits = self.p(p, mask)?;
                 Ok(std::array::from_fn(|lane| u64::from(bits >> lane & 1)))
@@ -382,29 +386,12 @@ impl Warp {
         }
     }
 
-    /// Writes one lane of a register; [`Warp::mark`] says afterwards that it is written.
-    pub fn poke(&mut self, slot: Slot, lane: usize, value: u64) {
-        match slot {
-            Slot::W(W(i)) => self.words[usize::from(i)][lane] = value as u32,
-            Slot::L(L(i)) => self.longs[usize::from(i)][lane] = value,
-            Slot::P(P(_)) => {}
-        }
-    }
-
     /// One lane of a register that is known to be written.
     pub fn peek(&self, slot: Slot, lane: usize) -> u64 {
         match slot {
             Slot::W(W(i)) => self.words[usize::from(i)][lane].into(),
             Slot::L(L(i)) => self.longs[usize::from(i)][lane],
             Slot::P(P(i)) => (self.preds[usize::from(i)] >> lane & 1).into(),
-        }
-    }
-
-    pub fn mark(&mut self, slot: Slot, mask: u32) {
-        match slot {
-            Slot::W(W(i)) => self.words_set[usize::from(i)] |= mask,
-            Slot::L(L(i)) => self.longs_set[usize::from(i)] |= mask,
-            Slot::P(P(i)) => self.preds_set[usize::from(i)] |= mask,
         }
     }
 
