@@ -2,7 +2,8 @@
 //!
 //! * **Blocks** compute tiles of the result, from tiles of the factors in shared memory: on tensor cores (TF32, bf16)
 //!   or, where products are to be exact, with f32 multiply-adds. For what is large enough to fill tiles.
-//! * **A thread an element** (or a few) for the rest: what is small is launch and latency.
+//! * **A thread an element** (or a few) for the rest: what is small, and where little is summed for an element, so that a
+//!   block would begin and end for it.
 //!
 //! Linear layers of a few rows are neither: what they cost is reading the weights, a warp an output.
 //! Rows that are long are reduced by a block each, or by several, each a part of it; columns side by side by a
@@ -12,7 +13,7 @@
 //! what is summed over is cut into parts (split-K), which a second kernel adds up in their order: the same bits whatever
 //! runs when. No GPU has timed these numbers yet: they are rules from sizes, chosen to be changed in this file.
 
-use super::tile::{TILES, Tile, pass_clocks};
+use super::tile::{TILES, Tile, pass_clocks, thread_clocks};
 use crate::kernel::Rounding;
 use crate::kernel::block::{SHARED_BYTES, WARP};
 use crate::lower::conv_pack::Numbers;
@@ -88,15 +89,14 @@ pub struct GpuOptions {
 /// What a block adds up before it goes on to the next tiles of the factors.
 pub(super) const DEPTH: usize = 16;
 
-/// Products from which on blocks pay, and the least size of every side.
-const LEAST_PRODUCTS: usize = 1 << 20;
-const LEAST_SIDE: usize = 8;
+/// Products from which on blocks may pay: fewer are launch and latency either way.
+const LEAST_PRODUCTS: usize = 1 << 17;
 
 /// Steps of a part of what is summed over at least: shorter ones are prologue and joining.
 const LEAST_STEPS: usize = 8;
 
 /// The most parts.
-const MOST_PARTS: usize = 64;
+const MOST_PARTS: usize = 128;
 
 /// Tiles of each factor in shared memory at a time, where there is room for so many.
 const MOST_STAGES: usize = 4;
@@ -156,11 +156,7 @@ impl Schedule {
         options: GpuOptions,
     ) -> Option<(Schedule, usize)> {
         let products = rows.saturating_mul(columns).saturating_mul(depth).saturating_mul(batch);
-        if products == 0 {
-            return None;
-        }
-        let paid = products >= LEAST_PRODUCTS && rows.min(columns).min(depth) >= LEAST_SIDE;
-        if options.blocks == Blocks::WherePaid && !paid {
+        if products == 0 || options.blocks == Blocks::WherePaid && products < LEAST_PRODUCTS {
             return None;
         }
         let all = depth.div_ceil(DEPTH);
@@ -179,6 +175,10 @@ impl Schedule {
             candidates.iter().filter(fits).flat_map(|&tile| (1..=most).map(move |parts| (tile, parts)));
         // The first of equal ones.
         let (clocks, (tile, parts)) = ways.map(|way| (estimate(&way), way)).min_by_key(|w| w.0)?;
+        let by_threads = thread_clocks(rows.saturating_mul(columns).saturating_mul(batch), depth, target);
+        if options.blocks == Blocks::WherePaid && by_threads <= clocks {
+            return None;
+        }
         let steps = all.div_ceil(parts);
         Some((Schedule { tile, products: options.products, parts: all.div_ceil(steps), steps }, clocks))
     }
@@ -192,7 +192,7 @@ impl Schedule {
 /// Rows of a linear layer up to which a warp computes an output of each, products from which on that pays, and
 /// warps of a block.
 const MOST_DOT_ROWS: usize = 8;
-const LEAST_DOT_PRODUCTS: usize = 1 << 14;
+const LEAST_DOT_PRODUCTS: usize = 1 << 9;
 const DOT_WARPS: usize = 4;
 
 /// How a linear layer of few rows is computed: a warp an output.
@@ -321,7 +321,10 @@ mod tests {
         assert_eq!(schedule([16, 1 << 20, 64]), Some(([32, 128], 1)));
         assert_eq!(schedule([1 << 20, 10, 512]), Some(([128, 32], 1)));
         assert_eq!(schedule([6, 1152, 25]), None);
-        assert_eq!(schedule([1, 4096, 25088]), None);
+        // LeNet's first layers at batch 64: forward, and the gradients of weights and input.
+        assert_eq!(schedule([64 * 28 * 28, 6, 25]), Some(([128, 32], 1)));
+        assert_eq!(schedule([6, 25, 64 * 28 * 28]), Some(([32, 64], 126)));
+        assert_eq!(schedule([64 * 14 * 14, 6, 400]), Some(([128, 32], 1)));
         assert!(Dots::of([1, 4096, 25088], GpuOptions::default()).is_some());
         assert!(Dots::of([64, 4096, 25088], GpuOptions::default()).is_none());
     }

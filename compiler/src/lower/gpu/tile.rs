@@ -62,6 +62,12 @@ const BLOCK_LATENCY: usize = 2000;
 const PASS_LATENCY: usize = 3500;
 const PASS_BYTES_PER_CLOCK: usize = 16;
 
+/// Clocks of a product where a thread has an element: two loads that hit the first cache, then a multiply-add that waits
+/// for the one before. And instructions for it: loads, places, guards. Before them and after them, memory is waited for.
+const THREAD_LATENCY: usize = 1000;
+const PRODUCT_LATENCY: usize = 40;
+const PRODUCT_INSTRUCTIONS: usize = 8;
+
 /// Blocks of these tiles that a multiprocessor holds at a time: shared memory has room for two of the largest, and registers
 /// for two with 64x64 elements a warp.
 const RESIDENT: usize = 2;
@@ -72,6 +78,14 @@ const SMALL: usize = 64 * 64;
 /// An estimate of the clocks of a kernel that reads and writes so many elements.
 pub(super) fn pass_clocks(elements: usize, target: GpuTarget) -> usize {
     PASS_LATENCY + elements * 4 / (target.multiprocessors() * PASS_BYTES_PER_CLOCK)
+}
+
+/// An estimate of the clocks of a contraction's kernel in which a thread adds up an element of the result: one that hides
+/// no latency, or all of it.
+pub(super) fn thread_clocks(elements: usize, depth: usize, target: GpuTarget) -> usize {
+    let instructions = elements.saturating_mul(depth).saturating_mul(PRODUCT_INSTRUCTIONS);
+    let issued = target.multiprocessors() * ISSUED_PER_CLOCK * WARP;
+    THREAD_LATENCY + depth.saturating_mul(PRODUCT_LATENCY).max(instructions / issued)
 }
 
 impl Tile {
