@@ -82,6 +82,11 @@ pub(crate) enum FieldFn {
         /// Amounts count modulo 32; else up to 32.
         wrap: bool,
     },
+    /// Ones from a position on, so many; the third word does not count.
+    Mask {
+        /// Positions and lengths count modulo 32; else those beyond are beyond.
+        wrap: bool,
+    },
     /// Bytes of the first two.
     Permute,
     /// A bit for each of the eight combinations of the three words' bits.

@@ -41,6 +41,15 @@ impl Decoder<'_, '_> {
         Ok(Op::Insert32 { d, a, b, position, length })
     }
 
+    /// `bmsk.clamp.b32 d, position, length`
+    pub(super) fn bmsk(&mut self) -> Decoded<Op> {
+        let Some(wrap) = self.choose(&[("wrap", true), ("clamp", false)]) else { return self.unsupported() };
+        let ty = self.ty(&[Type::B32])?;
+        self.end(3)?;
+        let (d, a, b) = (self.destination_w(0, ty)?, self.source_w(1, ty)?, self.source_w(2, ty)?);
+        Ok(Op::Field { f: FieldFn::Mask { wrap }, d, a, b, c: b })
+    }
+
     /// `shf.l.wrap.b32 d, low, high, by`
     pub(super) fn shf(&mut self) -> Decoded<Op> {
         let Some(left) = self.choose(&[("l", true), ("r", false)]) else { return self.unsupported() };

@@ -183,9 +183,14 @@ impl<'a> Decoder<'_, 'a> {
     }
 
     pub(super) fn ldmatrix(&mut self) -> Decoded<Op> {
-        self.need(&["sync", "aligned", "m8n8"])?;
+        self.need(&["sync", "aligned"])?;
+        // The document's order is the first; `ptxas` takes others, and NVIDIA's libraries have the shape last.
+        let shape_first = self.has("m8n8");
         let Some(count) = self.choose(&[("x1", 1), ("x2", 2), ("x4", 4)]) else { return self.unsupported() };
         let transpose = self.has("trans");
+        if !shape_first {
+            self.need(&["m8n8"])?;
+        }
         if self.choose(&[("shared", ()), ("shared::cta", ())]).is_none() {
             return self.unsupported();
         }

@@ -372,6 +372,7 @@ impl<'a> Decoder<'_, 'a> {
             "popc" | "clz" => self.count(head),
             "bfe" => self.bfe(),
             "bfi" => self.bfi(),
+            "bmsk" => self.bmsk(),
             "bfind" => self.bfind(),
             "brev" => self.brev(),
             "shf" => self.shf(),

@@ -33,7 +33,7 @@ impl Warp {
                 ShuffleMode::Idx => (first | by & !segment, first | by & !segment <= last),
             };
             let from = if inside { from } else { me };
-            if members >> from & 1 == 0 {
+            if members[lane] >> from & 1 == 0 {
                 return fault(1 << lane, Fault::InactiveLane(from));
             }
             out[lane] = a[from as usize];
@@ -55,15 +55,16 @@ impl Warp {
         members: W,
         mask: u32,
     ) -> Outcome<()> {
-        self.need_members(members, mask)?;
-        let votes = (self.p(a, mask)? ^ if negate { u32::MAX } else { 0 }) & mask;
-        let all = |holds: bool| if holds { u32::MAX } else { 0 };
-        match (f, d) {
-            (Vote::All, Slot::P(d)) => self.put_p(d, mask, all(votes == mask)),
-            (Vote::Any, Slot::P(d)) => self.put_p(d, mask, all(votes != 0)),
-            (Vote::Uni, Slot::P(d)) => self.put_p(d, mask, all(votes == mask || votes == 0)),
-            (_, d) => self.put_bits(d, mask, &[votes.into(); 32]),
-        }
+        let members = self.need_members(members, mask)?;
+        let votes = self.p(a, mask)? ^ if negate { u32::MAX } else { 0 };
+        // A lane's result is that of its group.
+        let result = |group: u32| match f {
+            Vote::All => u32::from(votes & group == group),
+            Vote::Any => u32::from(votes & group != 0),
+            Vote::Uni => u32::from(votes & group == group || votes & group == 0),
+            Vote::Ballot => votes & group,
+        };
+        self.put_bits(d, mask, &members.map(|group| result(group).into()));
         Ok(())
     }
 }

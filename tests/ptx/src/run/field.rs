@@ -33,6 +33,13 @@ fn funnel(left: bool, wrap: bool, low: u32, high: u32, by: u32) -> u32 {
     if left { (both << by >> 32) as u32 } else { (both >> by) as u32 }
 }
 
+/// `bmsk`: ones from a position on, so many.
+fn mask(wrap: bool, position: u32, length: u32) -> u32 {
+    let (position, length) = if wrap { (position & 31, length & 31) } else { (position, length) };
+    // As many as there is place for.
+    (low_bits(length) as u32).checked_shl(position).unwrap_or(0)
+}
+
 /// Four bytes of the eight of `b` and `a`; bit 3 of a selector asks for the byte's sign in all its bits.
 fn permute(a: u32, b: u32, selectors: u32) -> u32 {
     let bytes = u64::from(b) << 32 | u64::from(a);
@@ -58,6 +65,7 @@ pub(super) fn words(f: FieldFn, a: &Words, b: &Words, c: &Words) -> Words {
         FieldFn::ExtractU => extract(false, 32, a[l].into(), b[l], c[l]) as u32,
         FieldFn::ExtractS => extract(true, 32, a[l].into(), b[l], c[l]) as u32,
         FieldFn::Funnel { left, wrap } => funnel(left, wrap, a[l], b[l], c[l]),
+        FieldFn::Mask { wrap } => mask(wrap, a[l], b[l]),
         FieldFn::Permute => permute(a[l], b[l], c[l]),
         FieldFn::Table(t) => table(t, a[l], b[l], c[l]),
     })

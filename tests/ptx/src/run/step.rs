@@ -3,7 +3,7 @@
 use super::access::{Load, Store};
 use super::copy::CopyOp;
 use super::exchange::Shuffle;
-use super::warp::{Outcome, State, Warp, fault};
+use super::warp::{Outcome, State, Warp, fault, lanes};
 use super::{Env, convert, field, float, int};
 use crate::error::Fault;
 use crate::op::{BoolFn, Combine, Lanes, Narrow, Op, SetTo, Slot};
@@ -55,9 +55,10 @@ impl Warp {
             Op::Vote { f, d, a, negate, members } => self.vote(f, d, a, negate, members, mask)?,
             Op::ActiveMask(d) => self.put_w(d, mask, &[mask; 32]),
             Op::WarpBarrier(members) => {
-                self.need_members(members, mask)?;
-                if mask != self.lanes {
-                    return fault(mask, Fault::MissingLanes { missing: self.lanes & !mask });
+                // Marks of who accessed memory know barriers of whole warps only.
+                let named = self.need_members(members, mask)?;
+                if let Some(lane) = lanes(mask).find(|&l| named[l] != self.lanes) {
+                    return fault(1 << lane, Fault::MissingLanes { missing: self.lanes & !named[lane] });
                 }
                 self.sync = self.sync.saturating_add(1);
             }
@@ -75,7 +76,7 @@ impl Warp {
             Op::Mma(_) | Op::LdMatrix { .. } => Ok(u32::MAX),
             Op::Shuffle { members, .. } | Op::Vote { members, .. } | Op::WarpBarrier(members) => {
                 let named = self.w(members, mask)?;
-                Ok(named[mask.trailing_zeros() as usize])
+                Ok(lanes(mask).fold(0, |all, lane| all | named[lane]))
             }
             _ => Ok(mask),
         }

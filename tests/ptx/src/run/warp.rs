@@ -280,23 +280,33 @@ impl Warp {
         if mask == u32::MAX { Ok(()) } else { fault(mask, Fault::MissingLanes { missing: !mask }) }
     }
 
-    /// The lanes that a member mask names must be exactly those that are here.
-    pub fn need_members(&self, members: W, mask: u32) -> Outcome<u32> {
+    /// The member mask of each lane. Every lane names itself, and the lanes that it names are here and name the same:
+    /// so the warp may fall into groups.
+    pub fn need_members(&self, members: W, mask: u32) -> Outcome<Words> {
         let values = self.w(members, mask)?;
-        let named = lanes(mask).map(|l| values[l]).next().unwrap_or(0);
-        if let Some(other) = lanes(mask).find(|&l| values[l] != named) {
-            return fault(1 << other, Fault::NotUniform("the lanes name different member masks"));
+        let mut seen = 0;
+        for lane in lanes(mask) {
+            let named = values[lane];
+            if named >> lane & 1 == 0 {
+                return fault(
+                    1 << lane,
+                    Fault::NotUniform("the lane is not in the member mask that it names"),
+                );
+            }
+            if named & !mask != 0 {
+                return fault(1 << lane, Fault::MissingLanes { missing: named & !mask });
+            }
+            if seen >> lane & 1 == 0 {
+                if let Some(other) = lanes(named).find(|&l| values[l] != named) {
+                    return fault(
+                        1 << other,
+                        Fault::NotUniform("lanes of a group name different member masks"),
+                    );
+                }
+                seen |= named;
+            }
         }
-        if named & !mask != 0 {
-            return fault(mask, Fault::MissingLanes { missing: named & !mask });
-        }
-        if mask & !named != 0 {
-            return fault(
-                mask & !named,
-                Fault::NotUniform("the lane is not in the member mask that it names"),
-            );
-        }
-        Ok(named)
+        Ok(*values)
     }
 
     // Registers.

@@ -1,10 +1,11 @@
-//! Matrix products of Triton's: `mma` of TF32, bf16 and f16, whose fragments come from shared memory by `ldmatrix`, its
-//! transposing form and plain loads, through swizzled layouts and several stages of `cp.async`.
+//! Matrix products: `mma` of TF32, bf16 and f16, whose fragments come from shared memory by `ldmatrix`, its transposing form
+//! and plain loads, through swizzled layouts. Triton's have several stages of `cp.async`; CuTe's have every shape of
+//! `mma`, and follow the layouts of fragments that this library of NVIDIA's states.
 
 use half::{bf16, f16};
 use nnc_ptx_interpreter::{Arg, Buffer, Memory, Stats};
 
-use crate::support::{Foreign, assert_close, tf32, values};
+use crate::support::{Foreign, assert_close, tf32, tf32_nearest, values};
 
 /// Rows, columns, depth; elements that rows of the factors are apart beyond their length.
 struct Sizes {
@@ -63,15 +64,40 @@ fn check(file: &str, (upload, round): Type, sizes: &Sizes) -> Stats {
     }
     let tiles = |size: usize, tile: &str| (size as u32).div_ceil(kernel.constants[tile]);
     let stats = kernel.triton(&mut memory, [tiles(m, "BM"), tiles(n, "BN"), 1], &args);
-    let element = |i: usize, j: usize| {
-        let products = (0..k).map(|p| f64::from(round(a.at(i, p))) * f64::from(round(b.at(p, j))));
-        products.fold((0.0, 0.0), |(sum, size): (f64, f64), p| (sum + p, size + p.abs()))
-    };
-    let expected: Vec<(f64, f64)> = (0..m * n).map(|ij| element(ij / n, ij % n)).collect();
     let found: Vec<f32> = memory.download(c).unwrap();
-    assert_close(&format!("{file}, {m}x{n}x{k}"), &found, &expected, 1e-6);
+    compare(&format!("{file}, {m}x{n}x{k}"), &found, (&a, &b), round, sizes);
     assert!(stats.mmas > 0);
     stats
+}
+
+/// Each element against the exact sum of products of rounded factors.
+fn compare(what: &str, found: &[f32], (a, b): (&Factor, &Factor), round: fn(f32) -> f32, sizes: &Sizes) {
+    let element = |i: usize, j: usize| {
+        let products = (0..sizes.k).map(|p| f64::from(round(a.at(i, p))) * f64::from(round(b.at(p, j))));
+        products.fold((0.0, 0.0), |(sum, size): (f64, f64), p| (sum + p, size + p.abs()))
+    };
+    let expected: Vec<(f64, f64)> =
+        (0..sizes.m * sizes.n).map(|ij| element(ij / sizes.n, ij % sizes.n)).collect();
+    assert_close(what, found, &expected, 1e-6);
+}
+
+/// A product of CuTe's, whose second factor is stored column by column if it is `turned`; the kernel rounds.
+fn cute(file: &str, round: fn(f32) -> f32, turned: bool) {
+    let kernel = Foreign::read(file);
+    for (m, n, k) in [(1, 1, 1), (32, 32, 16), (45, 70, 50)] {
+        let sizes = Sizes { m, n, k, gap: 0 };
+        let (a, b) = (Factor::new(m, k, false, 0, 3), Factor::new(k, n, turned, 0, 4));
+        let mut memory = Memory::new();
+        let buffers =
+            [memory.upload("a", &a.stored), memory.upload("b", &b.stored), memory.allocate("c", m * n * 4)];
+        let mut args: Vec<Arg> = buffers.map(Arg::Buffer).into();
+        args.extend([m, n, k].map(|s| Arg::U32(s as u32)));
+        let grid = [n.div_ceil(32) as u32, m.div_ceil(32) as u32, 1];
+        let stats = kernel.launch(&mut memory, (grid, [128, 1, 1], 0), &args);
+        assert!(stats.mmas > 0);
+        let found: Vec<f32> = memory.download(buffers[2]).unwrap();
+        compare(&format!("{file}, {m}x{n}x{k}"), &found, (&a, &b), round, &sizes);
+    }
 }
 
 /// Any sizes.
@@ -111,4 +137,14 @@ fn bf16_and_f16() {
         assert_eq!(aligned(file, BF16).bank_conflicts, 0, "{file}");
     }
     assert_eq!(aligned("f16", F16).bank_conflicts, 0);
+}
+
+#[test]
+fn products_in_every_shape_of_the_instruction() {
+    cute("cute_tf32", tf32_nearest, true);
+    cute("cute_tf32_short", tf32_nearest, false);
+    cute("cute_bf16", BF16.1, false);
+    cute("cute_bf16_short", BF16.1, false);
+    cute("cute_f16", F16.1, true);
+    cute("cute_f16_short", F16.1, true);
 }

@@ -60,6 +60,11 @@ pub fn tf32(x: f32) -> f32 {
     f32::from_bits(x.to_bits() & !0x1fff)
 }
 
+/// Ten bits of mantissa, ties away from zero.
+pub fn tf32_nearest(x: f32) -> f32 {
+    tf32(f32::from_bits(x.to_bits() + 0x1000))
+}
+
 /// All results must be within `tolerance` of the expected ones, in parts of the size that each comes with.
 pub fn assert_close(what: &str, found: &[f32], expected: &[(f64, f64)], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");

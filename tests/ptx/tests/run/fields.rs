@@ -79,7 +79,12 @@ fn funnel_shifts_permutations_and_tables() {
     let word = |v: u64| v & 0xffff_ffff;
     type Case<'a> = (&'a str, &'a dyn Fn(u64, u64, u64) -> u64);
     let sign = |byte: u64| if byte & 0x80 != 0 { 0xff } else { 0 };
-    let cases: [Case; 6] = [
+    let ones = |position: u64, length: u64| {
+        (0..32).filter(|&i| i >= position && i < position.saturating_add(length)).map(|i| 1 << i).sum::<u64>()
+    };
+    let cases: [Case; 8] = [
+        ("bmsk.clamp.b32 %d, %a, %b;", &|a, b, _| ones(word(a), word(b))),
+        ("bmsk.wrap.b32 %d, %a, %b;", &|a, b, _| ones(a % 32, b % 32)),
         ("shf.l.wrap.b32 %d, %a, %b, %c;", &|a, b, c| (word(b) << 32 | word(a)) << (c % 32) >> 32),
         ("shf.r.wrap.b32 %d, %a, %b, %c;", &|a, b, c| word((word(b) << 32 | word(a)) >> (c % 32))),
         ("shf.l.clamp.b32 %d, %a, %b, %c;", &|a, b, c| (word(b) << 32 | word(a)) << word(c).min(32) >> 32),

@@ -6,6 +6,7 @@ mod copy;
 mod damaged;
 mod faults;
 mod fields;
+mod fragments;
 mod grid;
 mod matrix;
 mod memory;

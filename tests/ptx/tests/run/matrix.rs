@@ -162,7 +162,7 @@ fn tensor_cores_need_the_whole_warp() {
 }
 
 /// Loads four 8 x 8 matrices of u16 that were stored row by row, and stores the fragments.
-fn matrix_load(modifiers: &str) -> Vec<u16> {
+fn matrix_load(shape: &str) -> Vec<u16> {
     let text = format!(
         ".visible .entry k(.param .u64 x, .param .u64 y) {{
             .shared .align 16 .b8 s[512];
@@ -175,7 +175,7 @@ fn matrix_load(modifiers: &str) -> Vec<u16> {
             mad.lo.u32 %a, %lane, 16, %a;
             st.shared.v4.b32 [%a], {{%r0, %r1, %r2, %r3}};
             bar.sync 0;
-            ldmatrix.sync.aligned.m8n8.x4{modifiers}.shared.b16 {{%r0, %r1, %r2, %r3}}, [%a];
+            ldmatrix.sync.aligned.{shape}.shared.b16 {{%r0, %r1, %r2, %r3}}, [%a];
             ld.param.u64 %x, [y];
             mad.wide.u32 %at, %lane, 16, %x;
             st.global.v4.b32 [%at], {{%r0, %r1, %r2, %r3}};
@@ -190,7 +190,8 @@ fn matrix_load(modifiers: &str) -> Vec<u16> {
 
 #[test]
 fn matrix_loads() {
-    let (plain, transposed) = (matrix_load(""), matrix_load(".trans"));
+    let (plain, transposed) = (matrix_load("m8n8.x4"), matrix_load("m8n8.x4.trans"));
+    assert_eq!((&plain, &transposed), (&matrix_load("x4.m8n8"), &matrix_load("x4.trans.m8n8")));
     for lane in 0..32 {
         for i in 0..4 {
             for half in 0..2 {

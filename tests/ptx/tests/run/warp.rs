@@ -109,6 +109,42 @@ fn votes() {
     assert!(found[32..].iter().all(|&v| v == 802), "{found:?}");
 }
 
+#[test]
+fn groups_of_a_warp() {
+    let values: Vec<u64> = (0..64).collect();
+    let zeros = vec![0; 64];
+    // Eight lanes name each other.
+    let members = "and.b32 %t, %u, 24; shl.b32 %t, 0xff, %t;";
+    let run = |body: &str| apply(&format!("{members} {body}"), ["b32"; 4], [&values, &zeros, &zeros]);
+    let swapped = run("shfl.sync.bfly.b32 %d, %a, 7, 0x1f, %t;");
+    assert!(swapped.iter().enumerate().all(|(i, &v)| v == (i ^ 7) as u64), "{swapped:?}");
+    let body = "setp.ge.u32 %p, %a, 12; vote.sync.ballot.b32 %d, %p, %t; vote.sync.all.pred %q, %p, %t;
+        selp.u32 %u, 1, 0, %q; vote.sync.any.pred %q, %p, %t; selp.u32 %i, 2, 0, %q; or.b32 %u, %u, %i;
+        vote.sync.uni.pred %q, %p, %t; selp.u32 %i, 4, 0, %q; or.b32 %u, %u, %i; shl.b32 %u, %u, 8; shr.u32 %t, %a, 3;
+        and.b32 %t, %t, 3; shl.b32 %t, %t, 3; shr.u32 %d, %d, %t; or.b32 %d, %d, %u; mov.u32 %i, %tid.x;";
+    let voted: Vec<u64> = run(body).chunks(8).map(|group| group[0]).collect();
+    assert_eq!(voted, [0x400, 0x2f0, 0x7ff, 0x7ff, 0x7ff, 0x7ff, 0x7ff, 0x7ff]);
+    assert!(run(body).chunks(8).all(|group| group.iter().all(|v| *v == group[0])));
+}
+
+#[test]
+fn groups_that_do_not_agree() {
+    // Lanes of the lower half name the whole warp, those of the upper half themselves.
+    let text = SUM.replace(
+        "shfl.sync.bfly.b32 %o, %v, 16, 31, -1;",
+        ".reg .b32 %m; setp.lt.u32 %p, %t, 16; selp.b32 %m, -1, 0xffff0000, %p; shfl.sync.bfly.b32 %o, %v, 16, 31, %m;",
+    );
+    let (_, found) = fault(sum(&text, 32).0);
+    assert!(matches!(found, Fault::NotUniform(what) if what.contains("different member masks")), "{found}");
+    // A value from another group.
+    let text = SUM.replace(
+        "shfl.sync.bfly.b32 %o, %v, 16, 31, -1;",
+        ".reg .b32 %m; setp.lt.u32 %p, %t, 16; selp.b32 %m, 0xffff, 0xffff0000, %p; shfl.sync.bfly.b32 %o, %v, 16, 31, %m;",
+    );
+    let (_, found) = fault(sum(&text, 32).0);
+    assert_eq!(found, Fault::InactiveLane(16));
+}
+
 /// Lanes exchange words through shared memory, with a barrier of the warp between.
 fn exchange(between: &str) -> Result<Stats, nnc_ptx_interpreter::Error> {
     let text = format!(

@@ -1,5 +1,5 @@
 // Kernels of the interpreter's tests, for NVRTC: what compiled C++ does with shuffles, shared memory, vectors,
-// asynchronous copies, predicates and functions. `nvrtc_kernels.py` compiles each for itself.
+// asynchronous copies, predicates and functions. `compile_cuda.py` compiles each for itself.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

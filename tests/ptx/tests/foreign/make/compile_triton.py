@@ -1,6 +1,6 @@
 """Compiles small Triton kernels to PTX for the interpreter's tests; needs `pip install triton`, and no GPU.
 
-    python3 triton_kernels.py            # writes ../ptx/*.ptx
+    python3 compile_triton.py            # writes ../ptx/*.ptx
 
 A file's first line says how its kernel is launched; `../main.rs` reads that.
 """
