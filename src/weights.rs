@@ -189,4 +189,8 @@ impl Parameters for Weights {
             None => self.parameters().fill(port, to, threads),
         }
     }
+
+    fn fill_part(&self, port: &Port, first: usize, to: &mut [u8], threads: usize) -> Result<bool, String> {
+        self.parameters().fill_part(port, first, to, threads)
+    }
 }

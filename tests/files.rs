@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use ndarray::{ArrayD, arr0, arr1, arr2};
 use nnc::data::{npy, safetensors};
+use nnc::runtime::Parameters;
+use nnc::runtime::program::{Port, Program};
 use nnc::{DType, Tensor, Weights};
 use proptest::prelude::*;
 
@@ -93,6 +95,29 @@ fn nans_are_counted() {
     assert_eq!(w.non_finite().unwrap(), [("t".to_string(), 2, 1)]);
 }
 
+fn port(weights: &Weights, name: &str) -> Port {
+    weights.ports().into_iter().find(|p| p.name == name).unwrap()
+}
+
+fn bytes_of(weights: &Weights, name: &str) -> Vec<u8> {
+    let port = port(weights, name);
+    let mut bytes = vec![0; Program::port_bytes(&port).unwrap()];
+    weights.fill(&port, &mut bytes, 1).unwrap();
+    bytes
+}
+
+/// The same, so many elements at a time.
+fn in_parts(weights: &Weights, name: &str, elements: usize) -> Vec<u8> {
+    let port = port(weights, name);
+    let mut bytes = vec![0; Program::port_bytes(&port).unwrap()];
+    for (i, part) in bytes.chunks_mut(elements * port.dtype.size()).enumerate() {
+        assert!(weights.fill_part(&port, i * elements, part, 2).unwrap());
+    }
+    let past = weights.fill_part(&port, elements, &mut bytes.clone(), 1).unwrap_err();
+    assert!(past.starts_with("it does not have "), "{past}");
+    bytes
+}
+
 /// Tensors of a file are read when they are asked for; until then it is only known what they are.
 #[test]
 fn tensors_of_files_are_read_on_demand() {
@@ -114,6 +139,9 @@ fn tensors_of_files_are_read_on_demand() {
     let wrong = folder.path().join("wrong.safetensors");
     Weights::from_map([("many".to_string(), Tensor::from(many))].into()).save(&wrong).unwrap();
     assert_eq!(Weights::open(&wrong).unwrap().non_finite().unwrap(), [("many".to_string(), 2, 1)]);
+    let wrong = Weights::open(&wrong).unwrap();
+    assert_eq!(in_parts(&wrong, "many", 100_000), bytes_of(&wrong, "many"));
+    assert_eq!(wrong.non_finite().unwrap(), [("many".to_string(), 2, 1)]);
     // Another file in its place is not this one; this one, cut off, is told.
     Weights::from_map(tensors()).save(&path).unwrap();
     assert_eq!(weights.tensors().unwrap(), &all);

@@ -99,9 +99,24 @@ impl Parameters for Fresh {
     }
 
     fn fill(&self, port: &Port, to: &mut [u8], threads: usize) -> Result<(), String> {
-        let named = self.parameters.iter().find(|p| p.port == *port);
-        draw(named.ok_or("it is missing")?, self.seed, to, threads);
+        draw(self.get(port)?, self.seed, 0, to, threads);
         Ok(())
+    }
+
+    fn fill_part(&self, port: &Port, first: usize, to: &mut [u8], threads: usize) -> Result<bool, String> {
+        let parameter = self.get(port)?;
+        // Elements of orthogonal matrices depend on each other.
+        let has_parts = !matches!(parameter.init, Initializer::Orthogonal { .. });
+        if has_parts {
+            draw(parameter, self.seed, first, to, threads);
+        }
+        Ok(has_parts)
+    }
+}
+
+impl Fresh {
+    fn get(&self, port: &Port) -> Result<&Parameter, &'static str> {
+        self.parameters.iter().find(|p| p.port == *port).ok_or("it is missing")
     }
 }
 
@@ -115,7 +130,7 @@ pub fn initialize(parameter: &Parameter, seed: u64) -> Result<Tensor, OutOfMemor
     let mut tensor = Tensor::try_zeros(port.dtype, &port.shape).ok_or_else(refused)?;
     let mut slot = slot(&mut tensor)?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    draw(parameter, seed, slot.bytes_mut(), threads);
+    draw(parameter, seed, 0, slot.bytes_mut(), threads);
     slot.finish();
     Ok(tensor)
 }
@@ -123,8 +138,8 @@ pub fn initialize(parameter: &Parameter, seed: u64) -> Result<Tensor, OutOfMemor
 /// A thread draws at least that many elements: about a millisecond's work.
 const LEAST_ELEMENTS: usize = 1 << 15;
 
-/// Writes the elements as bytes, each thread a part of them.
-fn draw(parameter: &Parameter, seed: u64, to: &mut [u8], threads: usize) {
+/// Writes elements from number `first` on as bytes, each thread a part of them; of an orthogonal matrix, all.
+fn draw(parameter: &Parameter, seed: u64, first: usize, to: &mut [u8], threads: usize) {
     let (port, init) = (&parameter.port, &parameter.init);
     let stream = Stream::new(seed, &port.name);
     let (size, count) = (port.dtype.size(), to.len() / port.dtype.size());
@@ -133,7 +148,7 @@ fn draw(parameter: &Parameter, seed: u64, to: &mut [u8], threads: usize) {
     }
     let part = count.div_ceil(threads.max(1)).max(LEAST_ELEMENTS);
     let drawn = side_by_side(to.chunks_mut(part * size), |i, to| {
-        encode(port.dtype, values(port, (i * part) as u64, init, stream), to);
+        encode(port.dtype, values(port, (first + i * part) as u64, init, stream), to);
         Ok::<(), Infallible>(())
     });
     drawn.unwrap_or_else(|never| match never {});
@@ -321,6 +336,7 @@ mod tests {
         for init in
             [Initializer::GlorotNormal, Initializer::GlorotUniform, Initializer::Orthogonal { gain: 1.0 }]
         {
+            let is_whole = matches!(init, Initializer::Orthogonal { .. });
             let port = Port { name: "w".into(), dtype: DType::F32, shape: shape.to_vec() };
             let fresh = Fresh { parameters: vec![Parameter { port, init, trainable: true }], seed: 7 };
             let drawn = |threads| {
@@ -329,6 +345,14 @@ mod tests {
                 bytes
             };
             assert!(drawn(1) == drawn(2) && drawn(1) == drawn(5));
+            let mut parts = vec![0; 4 * shape[0] * shape[1]];
+            let size = 4 * (LEAST_ELEMENTS + 1);
+            let has_parts = parts
+                .chunks_mut(size)
+                .enumerate()
+                .all(|(i, to)| fresh.fill_part(&fresh.parameters[0].port, i * size / 4, to, 2).unwrap());
+            assert_eq!(has_parts, !is_whole);
+            assert!(!has_parts || parts == drawn(1));
         }
         let normals: Vec<f64> = Stream::new(1, "w").normals(0).take(9).collect();
         assert_eq!(normals[3..], Stream::new(1, "w").normals(3).take(6).collect::<Vec<_>>());

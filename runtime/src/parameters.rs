@@ -28,6 +28,16 @@ pub trait Parameters: Sync {
     /// # Errors
     /// In words, what keeps it from being read.
     fn fill(&self, port: &Port, to: &mut [u8], threads: usize) -> Result<(), String>;
+
+    /// Writes some of the elements, from number `first` on, as many as `to` has room for; false if a tensor
+    /// can only be had as a whole. Parts are asked for in their order, from the first on.
+    ///
+    /// # Errors
+    /// As for [`fill`](Parameters::fill).
+    fn fill_part(&self, port: &Port, first: usize, to: &mut [u8], threads: usize) -> Result<bool, String> {
+        let _ = (port, first, to, threads);
+        Ok(false)
+    }
 }
 
 impl Parameters for BTreeMap<String, Tensor> {

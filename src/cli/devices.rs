@@ -12,7 +12,7 @@ use super::{Outcome, terminal};
 Examples:
   nnc devices
 
-For `--device cuda` a GPU needs compute capability 8.0 or more and a driver for CUDA 12.8 or
+For `--device cuda` a GPU needs compute capability 8.0 or more and a driver for CUDA 12.0 or
 later; nothing else of CUDA. The first such GPU is taken: the environment variable
 CUDA_VISIBLE_DEVICES says which there are.")]
 pub struct Args {}

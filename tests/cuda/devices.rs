@@ -19,8 +19,12 @@ fn without() -> Vec<(Double, &'static str)> {
         (Double::missing(), "no NVIDIA driver is installed: its library (libcuda) is not found"),
         (Double::with("devices=0"), "the NVIDIA driver finds no GPU"),
         (
+            Double::with("stub=1"),
+            "the library that is found (libcuda) is a stub of CUDA's toolkit, not that of an NVIDIA driver",
+        ),
+        (
             Double::with("driver=11040"),
-            "the NVIDIA driver is too old: expected one for CUDA 12.8, found one for CUDA 11.4",
+            "the NVIDIA driver is too old: expected one for CUDA 12.0, found one for CUDA 11.4",
         ),
     ]
 }

@@ -48,7 +48,11 @@ fn so_is_one_that_fails_in_training_and_in_preparing() {
 fn a_replayed_run_that_fails_says_how_to_find_out() {
     let machine = machine("fail=conv2d_relu,after=2");
     let error = machine.nnc(BENCH).error();
-    assert!(error.starts_with("a run of ") && error.contains("NNC_CUDA_BLOCKING set to 1"), "{error}");
+    assert!(
+        error.starts_with("a run of `tiny` failed, in one of ")
+            && error.contains("NNC_CUDA_BLOCKING set to 1"),
+        "{error}"
+    );
     let error = machine.blocking().nnc(BENCH).error();
     assert!(error.starts_with("kernel `conv2d_relu"), "{error}");
 }

@@ -229,18 +229,23 @@ fn inputs_copied_ahead() {
     let mut steps = CudaTrainable::new(code, &none).unwrap();
     let tensor = |k: usize| Tensor::F32(ndarray::arr1(&[k as f32, 1.0, -1.0]).into_dyn());
     let mut staged = None;
-    for k in 0..24 {
+    for k in 0..28 {
         let (x, y) = (tensor(k), tensor(100 * k));
         steps.begin(&[x.view(), y.view()], staged.take()).unwrap();
-        // The next ones, once all, once the first alone, once others that are not used then, once none.
+        // The next ones, once all, once the first alone, once others that are not used then, once each by itself,
+        // once none.
         let (next, other) = ([tensor(k + 1), tensor(100 * (k + 1))], tensor(7777));
         let [a, b] = &next;
-        match k % 6 {
+        match k % 7 {
             0 => staged = Some(steps.stage(&[Some(a.view()), Some(b.view())]).unwrap()),
             1 | 4 => staged = Some(steps.stage(&[Some(a.view()), None]).unwrap()),
             2 => drop(steps.stage(&[Some(other.view()), Some(other.view())]).unwrap()),
             3 => {
                 steps.stage(&[Some(other.view()), Some(other.view())]).unwrap();
+                staged = Some(steps.stage(&[None, Some(b.view())]).unwrap());
+            }
+            5 => {
+                steps.stage(&[Some(other.view()), None]).unwrap();
                 staged = Some(steps.stage(&[None, Some(b.view())]).unwrap());
             }
             _ => {}

@@ -39,7 +39,9 @@ fn weights_are_uploaded_once_and_runs_are_one_graph() {
         machine.calls()
     };
     let (one, many) = (runs(1), runs(40));
-    for function in ["MemAlloc", "MemHostAlloc", "MemcpyHtoD", "LaunchKernel", "GraphInstantiateWithFlags"] {
+    for function in
+        ["MemAlloc", "MemHostAlloc", "MemcpyHtoDAsync", "LaunchKernel", "GraphInstantiateWithFlags"]
+    {
         assert_eq!(count(&one, function), count(&many, function), "{function}");
     }
     // And one more, with the inputs there, to be timed.
@@ -54,6 +56,35 @@ fn weights_are_uploaded_once_and_runs_are_one_graph() {
     let (prepared, run) = many.split_at(frees);
     assert!(count(prepared, "LaunchKernel") > 0);
     assert_eq!(count(run, "LaunchKernel") % 3, 0);
+}
+
+/// A net whose weights are 19 MB.
+const LARGE: &str = "net large {
+    input x: f32[1, 150000]
+    param w: f32[150000, 32] = INIT
+    output y = matmul(x, w)
+}
+";
+
+/// They go in three slices; they are drawn by slices, or as a whole.
+#[test]
+fn large_weights_are_uploaded_in_slices() {
+    let machine = machine("");
+    machine.write("x.npy", npy::to_bytes(&ndarray::Array2::from_elem((1, 150_000), 0.5f32).into()));
+    for init in ["glorot_uniform", "orthogonal"] {
+        machine.write("large.nn", LARGE.replace("INIT", init));
+        let run = |device: &str| {
+            let line = "run {}/large.nn --input {}/x.npy --seed 1 --precision strict --output y={}/y.npy";
+            machine.nnc(&format!("{line} --device {device}")).ok();
+            logits(&machine, "y.npy")
+        };
+        for (a, b) in run("cpu").iter().zip(run("cuda")) {
+            assert!((a - b).abs() < 1e-3, "{init}: {a} {b}");
+        }
+    }
+    machine.calls();
+    machine.nnc("run {}/large.nn --input {}/x.npy --seed 1 --device cuda").ok();
+    assert_eq!(count(&machine.calls(), "MemcpyHtoDAsync"), 4, "three slices and the input");
 }
 
 #[test]

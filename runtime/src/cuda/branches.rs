@@ -69,6 +69,17 @@ impl Branches {
         let touched: Vec<Vec<Touched>> = launches.iter().map(|&i| touched(program, i)).collect();
         deal(&waits(&touched))
     }
+
+    /// Whether the end of a launch is waited for: by another lane, or where all of them come together.
+    pub fn is_moment(&self, i: usize) -> bool {
+        let turn = &self.turns[i];
+        turn.is_awaited || turn.lane > 0 && self.last[turn.lane] == i
+    }
+
+    /// How many moments of a run are waited for: these, and its beginning.
+    pub fn moments(&self) -> usize {
+        1 + (0..self.turns.len()).filter(|&i| self.is_moment(i)).count()
+    }
 }
 
 /// What a launch of the run phase touches.

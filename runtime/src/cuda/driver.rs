@@ -52,20 +52,23 @@ pub(super) fn is_present() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// Starts the driver and gives the version of CUDA that it is for: 12080 is 12.8.
-pub(super) fn version() -> Result<i32, DriverError> {
+/// The version of CUDA that the driver is for: 12080 is 12.8.
+pub(super) fn version() -> Result<i32, CudaError> {
     let mut version = 0;
     // SAFETY: the pointer is to be written; this may be called before anything else.
-    unsafe { call!(cuDriverGetVersion(&mut version)) }?;
-    Ok(version)
+    match unsafe { sys::cuDriverGetVersion(&mut version) } {
+        CUresult::CUDA_ERROR_STUB_LIBRARY => Err(CudaError::Stub),
+        result => Ok(check("cuDriverGetVersion", result).map(|()| version)?),
+    }
 }
 
 /// Starts the driver; any number of times.
-pub(super) fn init() -> Result<(), CUresult> {
+pub(super) fn init() -> Result<(), CudaError> {
     // SAFETY: no arguments but the flags, which must be 0.
     match unsafe { sys::cuInit(0) } {
-        CUresult::CUDA_SUCCESS => Ok(()),
-        result => Err(result),
+        CUresult::CUDA_ERROR_NO_DEVICE => Err(CudaError::NoDevice),
+        CUresult::CUDA_ERROR_STUB_LIBRARY => Err(CudaError::Stub),
+        result => Ok(check("cuInit", result)?),
     }
 }
 
@@ -281,12 +284,21 @@ pub(super) struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
+    /// One to be waited for.
     pub fn new(context: &Arc<Context>) -> Result<Event, DriverError> {
+        Event::of(context, sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING)
+    }
+
+    /// One that knows its time.
+    pub fn with_time(context: &Arc<Context>) -> Result<Event, DriverError> {
+        Event::of(context, sys::CUevent_flags_enum::CU_EVENT_DEFAULT)
+    }
+
+    fn of(context: &Arc<Context>, flags: sys::CUevent_flags) -> Result<Event, DriverError> {
         context.bind()?;
         let mut raw = null_mut();
-        let flags = sys::CUevent_flags_enum::CU_EVENT_DEFAULT as u32;
         // SAFETY: a context is current; the pointer is to be written.
-        unsafe { call!(cuEventCreate(&mut raw, flags)) }?;
+        unsafe { call!(cuEventCreate(&mut raw, flags as u32)) }?;
         Ok(Event { context: context.clone(), raw })
     }
 
@@ -304,12 +316,20 @@ impl Event {
         unsafe { call!(cuEventSynchronize(self.raw)) }
     }
 
-    /// Milliseconds from another moment to this one; both must have come.
+    /// Milliseconds from another moment to this one; both must have come, and know their time.
     pub fn since(&self, start: &Event) -> Result<f32, DriverError> {
+        type Function = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;
         self.context.bind()?;
         let mut ms = 0.0;
-        // SAFETY: both live; the pointer is to be written.
-        unsafe { call!(cuEventElapsedTime_v2(&mut ms, start.raw, self.raw)) }?;
+        // The bindings have the function of CUDA 12.8 alone; this one is in every driver.
+        // SAFETY: the library is loaded, as there is an event; `Function` is what `cuda.h` declares.
+        let found = unsafe { sys::culib().get::<Function>(b"cuEventElapsedTime\0") };
+        let result = match found {
+            // SAFETY: both live; the pointer is to be written.
+            Ok(function) => unsafe { function(&mut ms, start.raw, self.raw) },
+            Err(_) => CUresult::CUDA_ERROR_NOT_FOUND,
+        };
+        check("cuEventElapsedTime", result)?;
         Ok(ms)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::program::{Launch, ProgramError};
+use crate::session::LoadError;
 
 /// Bytes, for people.
 struct Bytes(usize);
@@ -71,6 +72,9 @@ pub enum CudaError {
     /// There is no driver.
     #[error("no NVIDIA driver is installed: its library (libcuda) is not found")]
     NoDriver,
+    /// There is what programs are linked with where no driver is.
+    #[error("the library that is found (libcuda) is a stub of CUDA's toolkit, not that of an NVIDIA driver")]
+    Stub,
     /// The driver is older than what is called.
     #[error("the NVIDIA driver is too old: expected one for CUDA {}, found one for CUDA {}", version(*expected), version(*found))]
     OldDriver {
@@ -139,11 +143,13 @@ pub enum CudaError {
     },
     /// A replayed run failed; the driver does not say in which kernel.
     #[error(
-        "a run of {kernels} kernels failed: {error}; with the environment variable {} set to 1 every kernel \
-         is waited for, and the one that fails is named",
+        "a run of `{program}` failed, in one of {kernels} kernels: {error}; with the environment variable {} \
+         set to 1 every kernel is waited for, and the one that fails is named",
         super::BLOCKING
     )]
     Replay {
+        /// The program's name.
+        program: String,
         /// Launches of the run.
         kernels: usize,
         /// What the driver said.
@@ -171,6 +177,12 @@ fn messages(log: &str) -> String {
 impl From<DriverError> for CudaError {
     fn from(e: DriverError) -> CudaError {
         CudaError::Driver(e)
+    }
+}
+
+impl From<DriverError> for LoadError {
+    fn from(e: DriverError) -> LoadError {
+        LoadError::Cuda(e.into())
     }
 }
 

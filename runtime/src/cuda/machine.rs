@@ -16,10 +16,10 @@ use super::driver::{Event, Function, Graph, Stream, call};
 use super::error::{CudaError, DriverError};
 use super::layout::{self, Layout};
 use super::memory::{DeviceMemory, Pinned};
+use super::upload::Uploader;
 use super::{BLOCKING, CudaExecutable};
-use crate::parameters::{self, Parameters};
+use crate::parameters::Parameters;
 use crate::program::{Class, Phase, Program};
-use crate::session::bind::Bound;
 use crate::session::{LaunchTimes, LoadError};
 
 /// Parameters on the GPU.
@@ -35,6 +35,7 @@ impl Placed {
     /// uploads them.
     pub fn new(
         executable: &CudaExecutable,
+        uploader: &mut Uploader,
         parameters: &dyn Parameters,
         purpose: &str,
         before: usize,
@@ -43,21 +44,20 @@ impl Placed {
         let (at, bytes) = layout::parameters(executable.program(), before, wanted);
         let memory = DeviceMemory::new(executable.gpu(), bytes, purpose)?;
         let mut placed = Placed { memory, at };
-        placed.upload(executable.program(), parameters)?;
+        placed.upload(executable.program(), uploader, parameters)?;
         Ok(placed)
     }
 
     /// Uploads the parameters that are here, one after the other.
-    pub fn upload(&mut self, program: &Program, parameters: &dyn Parameters) -> Result<(), LoadError> {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    pub fn upload(
+        &mut self,
+        program: &Program,
+        uploader: &mut Uploader,
+        parameters: &dyn Parameters,
+    ) -> Result<(), LoadError> {
         for (p, at) in program.parameters.iter().zip(&self.at) {
-            let (port, Some(at)) = (&p.port, *at) else { continue };
-            match parameters.in_memory(&port.name) {
-                Some(view) => self.memory.write(at, Bound::new(&view, &port.name)?.bytes())?,
-                None => {
-                    let tensor = parameters::read(parameters, port, threads)?;
-                    self.memory.write(at, Bound::new(&tensor.view(), &port.name)?.bytes())?;
-                }
+            if let Some(at) = *at {
+                uploader.parameter(&mut self.memory, at, parameters, &p.port)?;
             }
         }
         Ok(())
@@ -118,15 +118,16 @@ impl Machine {
     /// Allocates memory for a program, with places for `sets` sets of inputs, and uploads its constants.
     pub fn new(
         executable: &Arc<CudaExecutable>,
+        uploader: &mut Uploader,
         parameters: Placed,
         sets: usize,
-    ) -> Result<Machine, CudaError> {
+    ) -> Result<Machine, LoadError> {
         let (gpu, program) = (executable.gpu(), executable.program());
         let layout = Layout::new(program, sets);
         let mut fixed = DeviceMemory::new(gpu, layout.fixed_bytes, "the program with its prepared weights")?;
         let run = DeviceMemory::new(gpu, layout.run_bytes, "the arena with inputs and outputs")?;
         let staging = Pinned::new(gpu, layout.staging_bytes())?;
-        fixed.write(0, &program.constants)?;
+        uploader.bytes(&mut fixed, 0, &program.constants)?;
         let mut machine = Machine {
             graphs: vec![],
             stream: Stream::new(&gpu.context)?,
@@ -227,7 +228,11 @@ impl Machine {
             self.upload(set, i, &self.ahead)?;
         }
         self.copied.record(&self.ahead)?;
-        self.copying = Some((set, which.to_vec()));
+        // What was copied ahead before may still be under way.
+        match &mut self.copying {
+            Some((s, before)) if *s == set => before.iter_mut().zip(which).for_each(|(b, w)| *b |= w),
+            copying => *copying = Some((set, which.to_vec())),
+        }
         Ok(())
     }
 
@@ -253,8 +258,11 @@ impl Machine {
     /// Has a graph of such runs.
     fn capture(&mut self, set: usize, there: &[bool]) -> Result<(), CudaError> {
         if !self.graphs.iter().any(|(s, t, _)| (*s, &t[..]) == (set, there)) {
-            let mut events = vec![];
-            let graph = self.stream.capture(|| self.put(set, there, &mut events))?;
+            let context = &self.executable.gpu().context;
+            // Nothing is made while the stream is captured, and the events outlive that.
+            let events = (0..self.branches.moments()).map(|_| Event::new(context));
+            let events = events.collect::<Result<Vec<_>, _>>()?;
+            let graph = self.stream.capture(|| self.put(set, there, &events))?;
             self.graphs.push((set, there.to_vec(), graph));
         }
         Ok(())
@@ -267,7 +275,7 @@ impl Machine {
         let there = vec![true; self.layout.inputs.at.len()];
         self.capture(set, &there)?;
         let context = &self.executable.gpu().context;
-        let (begin, end) = (Event::new(context)?, Event::new(context)?);
+        let (begin, end) = (Event::with_time(context)?, Event::with_time(context)?);
         begin.record(&self.stream)?;
         self.start(set, &there)?;
         end.record(&self.stream)?;
@@ -310,11 +318,11 @@ impl Machine {
         self.running = Some(set);
         self.put_inputs(set, there)?;
         let context = &self.executable.gpu().context;
-        let mut events = vec![Event::new(context)?];
+        let mut events = vec![Event::with_time(context)?];
         events[0].record(&self.stream)?;
         for step in &self.steps[set] {
             self.launch(step)?;
-            let event = Event::new(context)?;
+            let event = Event::with_time(context)?;
             event.record(&self.stream)?;
             events.push(event);
         }
@@ -365,32 +373,26 @@ impl Machine {
         self.put_outputs()
     }
 
-    /// Puts a run on the stream and its lanes, which begin and end with it. Their moments are in `events`, which must
-    /// live until a capture has ended.
-    fn put(&self, set: usize, there: &[bool], events: &mut Vec<Event>) -> Result<(), CudaError> {
+    /// Puts a run on the stream and its lanes, which begin and end with it. `events` are as many as there are
+    /// moments to be waited for.
+    fn put(&self, set: usize, there: &[bool], events: &[Event]) -> Result<(), CudaError> {
         self.put_inputs(set, there)?;
-        self.record(&self.stream, events)?;
+        events[0].record(&self.stream)?;
         self.lanes.iter().try_for_each(|lane| lane.wait(&events[0]))?;
         // The event of each launch that is waited for.
-        let mut ends = vec![0; self.steps[set].len()];
+        let (mut ends, mut recorded) = (vec![0; self.steps[set].len()], 1);
         for (i, (step, turn)) in self.steps[set].iter().zip(&self.branches.turns).enumerate() {
             let lane = self.lane(turn.lane);
             turn.waits.iter().try_for_each(|&j| lane.wait(&events[ends[j]]))?;
             self.launch_on(step, lane)?;
-            if turn.is_awaited || turn.lane > 0 && self.branches.last[turn.lane] == i {
-                ends[i] = events.len();
-                self.record(lane, events)?;
+            if self.branches.is_moment(i) {
+                events[recorded].record(lane)?;
+                ends[i] = recorded;
+                recorded += 1;
             }
         }
         self.branches.last.iter().skip(1).try_for_each(|&i| self.stream.wait(&events[ends[i]]))?;
         self.put_outputs()
-    }
-
-    fn record(&self, stream: &Stream, events: &mut Vec<Event>) -> Result<(), DriverError> {
-        let event = Event::new(&self.executable.gpu().context)?;
-        event.record(stream)?;
-        events.push(event);
-        Ok(())
     }
 
     fn lane(&self, lane: usize) -> &Stream {
@@ -467,7 +469,8 @@ impl Machine {
     }
 
     fn replay(&self, error: DriverError) -> CudaError {
-        CudaError::Replay { kernels: self.steps.first().map_or(0, Vec::len), error }
+        let kernels = self.steps.first().map_or(0, Vec::len);
+        CudaError::Replay { program: self.program().name.clone(), kernels, error }
     }
 }
 

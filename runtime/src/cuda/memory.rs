@@ -40,23 +40,16 @@ impl DeviceMemory {
         self.address + at as u64
     }
 
-    /// Copies bytes to the GPU, and waits for it.
+    /// The address of a byte, from which on there are that many.
     ///
     /// # Panics
-    /// If they do not fit.
-    pub fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), CudaError> {
-        assert!(at + bytes.len() <= self.bytes, "the layout has room for all that is uploaded");
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.context.bind()?;
-        let from = bytes.as_ptr().cast::<c_void>();
-        // SAFETY: the range lies within the allocation, the bytes are there, and by `&mut self` no
-        // work on a stream uses the allocation: machines wait for theirs before they lend it.
-        Ok(unsafe { call!(cuMemcpyHtoD_v2(self.address(at), from, bytes.len())) }?)
+    /// If there are not so many.
+    pub fn place(&self, at: usize, bytes: usize) -> u64 {
+        assert!(at + bytes <= self.bytes, "the layout has room for all that is uploaded");
+        self.address(at)
     }
 
-    /// Copies bytes from the GPU.
+    /// Copies bytes from the GPU, and waits for it. Streams are not waited for.
     ///
     /// # Panics
     /// If there are not so many.
@@ -113,6 +106,22 @@ impl Pinned {
             unsafe { start.as_ptr().write_bytes(0, bytes) };
         }
         Ok(Pinned { context, start, bytes })
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// The first bytes, to be written.
+    ///
+    /// # Safety
+    /// No copy that the GPU has not finished may read or write them.
+    pub unsafe fn bytes_mut(&mut self, bytes: usize) -> &mut [u8] {
+        let start = self.start.filter(|_| bytes <= self.bytes);
+        // SAFETY: the allocation has as many, every one of which was written by `new` at least; it is ours alone, by
+        // the caller's promise.
+        start.map_or(&mut [], |start| unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), bytes) })
     }
 
     /// A byte's address.

@@ -18,10 +18,11 @@ mod machine;
 mod memory;
 mod session;
 mod trainable;
+mod upload;
 
 use std::sync::Arc;
 
-use cudarc::driver::sys::{CUdevice_attribute_enum as Attribute, CUresult};
+use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 
 use self::driver::Context;
 
@@ -34,8 +35,9 @@ pub use trainable::{CudaTrainable, Staged};
 /// The environment variable that makes every launch waited for: slow, but an error names its kernel.
 pub const BLOCKING: &str = "NNC_CUDA_BLOCKING";
 
-/// The oldest driver: of CUDA 12.8, the first with all functions that are called.
-pub const LEAST_DRIVER: i32 = 12_080;
+/// The oldest driver: of CUDA 12.0 (525). It has all functions that are called, and its assembler takes all PTX that
+/// is written.
+pub const LEAST_DRIVER: i32 = 12_000;
 
 /// The least compute capability: Ampere, which kernels are made for.
 pub const LEAST_CAPABILITY: (u32, u32) = (8, 0);
@@ -53,11 +55,11 @@ pub struct DeviceInfo {
     pub memory: usize,
     /// Multiprocessors.
     pub multiprocessors: u32,
-    /// Their clock at most, in kHz.
+    /// Their clock at most, in kHz; 0 if the driver does not say.
     pub clock_khz: u32,
-    /// The memory's clock at most, in kHz. It moves data twice a cycle.
+    /// The memory's clock at most, in kHz; 0 if the driver does not say. It moves data twice a cycle.
     pub memory_clock_khz: u32,
-    /// Width of the memory's bus in bits.
+    /// Width of the memory's bus in bits; 0 if the driver does not say.
     pub memory_bus_bits: u32,
     /// The CUDA version of the driver: 12080 is 12.8.
     pub driver: i32,
@@ -86,11 +88,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
     if version < LEAST_DRIVER {
         return Err(CudaError::OldDriver { expected: LEAST_DRIVER, found: version });
     }
-    match driver::init() {
-        Ok(()) => {}
-        Err(CUresult::CUDA_ERROR_NO_DEVICE) => return Err(CudaError::NoDevice),
-        Err(result) => driver::check("cuInit", result)?,
-    }
+    driver::init()?;
     let devices: Vec<DeviceInfo> =
         (0..driver::count()?).map(|i| describe(i, version)).collect::<Result<_, _>>()?;
     if devices.is_empty() { Err(CudaError::NoDevice) } else { Ok(devices) }
@@ -99,6 +97,8 @@ pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
 fn describe(ordinal: i32, version: i32) -> Result<DeviceInfo, DriverError> {
     let device = driver::device(ordinal)?;
     let attribute = |which| driver::attribute(device, which);
+    // What only reports use: a driver need not tell it.
+    let about = |which| attribute(which).unwrap_or(0);
     let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     Ok(DeviceInfo {
@@ -107,9 +107,9 @@ fn describe(ordinal: i32, version: i32) -> Result<DeviceInfo, DriverError> {
         capability: (major, minor),
         memory: driver::total_memory(device)?,
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        clock_khz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?,
-        memory_clock_khz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?,
-        memory_bus_bits: attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?,
+        clock_khz: about(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+        memory_clock_khz: about(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+        memory_bus_bits: about(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
         driver: version,
     })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::layout;
 use super::machine::{Machine, Placed};
+use super::upload::Uploader;
 use super::{CudaError, CudaExecutable};
 use crate::parameters::Parameters;
 use crate::program::{Phase, Program};
@@ -34,10 +35,12 @@ impl CudaSession {
         }
         check_parameters(program.parameters.iter().map(|p| &p.port), &program.training_only, parameters)?;
         let (run, prepare) = (layout::used(program, Phase::Run), layout::used(program, Phase::Prepare));
-        let kept = Placed::new(&executable, parameters, "the weights", 0, |i| run[i])?;
-        let mut machine = Machine::new(&executable, kept, 1)?;
+        let mut uploader = Uploader::new(executable.gpu(), program)?;
+        let up = &mut uploader;
+        let kept = Placed::new(&executable, up, parameters, "the weights", 0, |i| run[i])?;
+        let mut machine = Machine::new(&executable, up, kept, 1)?;
         let (before, purpose) = (program.preparing_bytes, "weights to be prepared");
-        let once = Placed::new(&executable, parameters, purpose, before, |i| prepare[i] && !run[i])?;
+        let once = Placed::new(&executable, up, parameters, purpose, before, |i| prepare[i] && !run[i])?;
         machine.prepare(&once)?;
         Ok(CudaSession { executable, machine: Mutex::new(machine) })
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::machine::{Machine, Placed};
 use super::session::read_outputs;
+use super::upload::Uploader;
 use super::{CudaError, CudaExecutable};
 use crate::parameters::Parameters;
 use crate::program::{Parameter, Port, Program};
@@ -46,13 +47,19 @@ impl CudaTrainable {
     ) -> Result<CudaTrainable, LoadError> {
         let program = executable.program();
         check_parameters(program.parameters.iter().map(|p| &p.port), &program.training_only, parameters)?;
-        let own = Placed::new(&executable, parameters, "parameters with the optimizer's state", 0, |_| true)?;
-        CudaTrainable::with(&executable, own)
+        let mut uploader = Uploader::new(executable.gpu(), program)?;
+        let purpose = "parameters with the optimizer's state";
+        let own = Placed::new(&executable, &mut uploader, parameters, purpose, 0, |_| true)?;
+        CudaTrainable::with(&executable, &mut uploader, own)
     }
 
-    fn with(executable: &Arc<CudaExecutable>, own: Placed) -> Result<CudaTrainable, LoadError> {
-        let mut machine = Machine::new(executable, own, SETS)?;
-        prepare(&mut machine, executable)?;
+    fn with(
+        executable: &Arc<CudaExecutable>,
+        uploader: &mut Uploader,
+        own: Placed,
+    ) -> Result<CudaTrainable, LoadError> {
+        let mut machine = Machine::new(executable, uploader, own, SETS)?;
+        prepare(&mut machine, uploader, executable)?;
         Ok(CudaTrainable { machine, next: 0, staged: None, stagings: 0, under_way: false })
     }
 
@@ -148,7 +155,8 @@ impl CudaTrainable {
         let other = to.program();
         let at = self.places_in(other)?;
         let own = self.machine.into_parameters()?;
-        CudaTrainable::with(to, Placed { memory: own.memory, at })
+        let mut uploader = Uploader::new(to.gpu(), other)?;
+        CudaTrainable::with(to, &mut uploader, Placed { memory: own.memory, at })
     }
 
     /// Complains about a program that [`switch`](CudaTrainable::switch) cannot go on with.
@@ -191,15 +199,20 @@ impl CudaTrainable {
         let executable = self.machine.executable().clone();
         let program = executable.program();
         check_parameters(program.parameters.iter().map(|p| &p.port), &program.training_only, parameters)?;
-        self.machine.placed()?.upload(program, parameters)?;
-        prepare(&mut self.machine, &executable)
+        let mut uploader = Uploader::new(executable.gpu(), program)?;
+        self.machine.placed()?.upload(program, &mut uploader, parameters)?;
+        prepare(&mut self.machine, &mut uploader, &executable)
     }
 }
 
 /// Runs the prepare phase, which has all parameters where they are.
-fn prepare(machine: &mut Machine, executable: &CudaExecutable) -> Result<(), LoadError> {
-    let before = executable.program().preparing_bytes;
+fn prepare(
+    machine: &mut Machine,
+    uploader: &mut Uploader,
+    executable: &CudaExecutable,
+) -> Result<(), LoadError> {
+    let (before, purpose) = (executable.program().preparing_bytes, "memory to prepare weights in");
     let none: BTreeMap<String, Tensor> = BTreeMap::new();
-    let once = Placed::new(executable, &none, "memory to prepare weights in", before, |_| false)?;
+    let once = Placed::new(executable, uploader, &none, purpose, before, |_| false)?;
     Ok(machine.prepare(&once)?)
 }

@@ -103,21 +103,39 @@ impl Parameters for TensorFile {
     }
 
     fn fill(&self, port: &Port, to: &mut [u8], threads: usize) -> std::result::Result<(), String> {
+        let elements = to.len() / port.dtype.size();
+        let found = self.header.tensors.get(&port.name);
+        if found.is_some_and(|e| elements * e.dtype.bitsize() != 8 * e.bytes) {
+            return Err(format!("it does not have {elements} elements"));
+        }
+        self.fill_part(port, 0, to, threads).map(|_| ())
+    }
+
+    fn fill_part(
+        &self,
+        port: &Port,
+        first: usize,
+        to: &mut [u8],
+        threads: usize,
+    ) -> std::result::Result<bool, String> {
         let entry = self.header.tensors.get(&port.name).ok_or("it is missing")?;
         let (size, elements) = (port.dtype.size(), to.len() / port.dtype.size());
-        if elements * entry.dtype.bitsize() != 8 * entry.bytes {
-            return Err(format!("it does not have {elements} elements"));
+        if (first + elements) * entry.dtype.bitsize() > 8 * entry.bytes {
+            return Err(format!("it does not have {} elements", first + elements));
         }
         let part = elements.div_ceil(threads.max(1)).max(LEAST_ELEMENTS);
         let counted = Mutex::new((0, 0));
         side_by_side(to.chunks_mut(part * size), |i, to| {
-            let (nans, infinities) = self.read_part(entry, (port.dtype, i * part), to)?;
+            let (nans, infinities) = self.read_part(entry, (port.dtype, first + i * part), to)?;
             let mut sum = counted.lock().unwrap_or_else(PoisonError::into_inner);
             *sum = (sum.0 + nans, sum.1 + infinities);
             Ok::<(), String>(())
         })?;
-        let counted = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.counts().insert(port.name.clone(), counted);
-        Ok(())
+        let (nans, infinities) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts();
+        let sum = counts.entry(port.name.clone()).or_default();
+        // From the first part on it is counted anew.
+        *sum = if first == 0 { (nans, infinities) } else { (sum.0 + nans, sum.1 + infinities) };
+        Ok(true)
     }
 }

@@ -29,6 +29,7 @@ codes! {
     ERROR_INVALID_VALUE = 1 "invalid argument",
     ERROR_OUT_OF_MEMORY = 2 "out of memory",
     ERROR_NOT_INITIALIZED = 3 "initialization error",
+    ERROR_STUB_LIBRARY = 34 "CUDA driver is a stub library",
     ERROR_NO_DEVICE = 100 "no CUDA-capable device is detected",
     ERROR_INVALID_DEVICE = 101 "invalid device ordinal",
     ERROR_INVALID_IMAGE = 200 "device kernel image is invalid",
@@ -43,6 +44,9 @@ codes! {
     ERROR_LAUNCH_FAILED = 719 "unspecified launch failure",
     ERROR_STREAM_CAPTURE_UNSUPPORTED = 900 "operation not permitted when stream is capturing",
     ERROR_STREAM_CAPTURE_INVALIDATED = 901 "operation failed due to a previous error during capture",
+    ERROR_STREAM_CAPTURE_UNMATCHED = 903 "capture was not ended in the same stream as it began",
     ERROR_STREAM_CAPTURE_UNJOINED = 904 "capturing stream has unjoined work",
     ERROR_STREAM_CAPTURE_ISOLATION = 905 "dependency created on uncaptured work in another stream",
+    ERROR_CAPTURED_EVENT = 907 "operation not permitted on an event last recorded in a capturing stream",
+    ERROR_STREAM_CAPTURE_WRONG_THREAD = 908 "attempt to terminate a thread-local capture sequence from another thread",
 }

@@ -8,6 +8,7 @@
 //! | `capability` | their compute capability | 9.0 |
 //! | `memory` | bytes of memory of each | 8 GiB |
 //! | `driver` | the CUDA version of the driver | 13000 |
+//! | `stub` | 1: it is the stub of CUDA's toolkit | 0 |
 //! | `fail` | kernels with this in their name fail | none |
 //! | `after` | so many launches of them go well before | 0 |
 //!
@@ -25,6 +26,8 @@ pub struct Config {
     pub memory: usize,
     /// The driver's CUDA version.
     pub driver: i32,
+    /// Whether it is no driver but the stub to link with.
+    pub stub: bool,
     /// Part of the names of kernels that fail.
     pub fail: Option<String>,
     /// Launches of these that go well before.
@@ -65,6 +68,7 @@ impl Config {
             capability: (9, 0),
             memory: 8 << 30,
             driver: 13_000,
+            stub: false,
             fail: None,
             after: 0,
             log: None,
@@ -78,6 +82,7 @@ impl Config {
                 "devices" => config.devices = number() as i32,
                 "memory" => config.memory = number() as usize,
                 "driver" => config.driver = number() as i32,
+                "stub" => config.stub = number() == 1,
                 "after" => config.after = number(),
                 "fail" => config.fail = Some(value.into()),
                 "capability" => {

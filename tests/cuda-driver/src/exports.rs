@@ -7,11 +7,23 @@ use std::sync::Arc;
 use nnc_ptx_interpreter::Module;
 
 use crate::codes::{self, Code};
-use crate::work::{Event, Op, Stream};
-use crate::world::{Link, MAGIC, enter, leave};
+use crate::work::{Event, Mode, Op, Stream};
+use crate::world::{CURRENT, Link, MAGIC, World, enter, leave};
 
 /// Bytes of dynamic shared memory that every launch may have.
 const UNASKED_SHARED: u32 = 48 << 10;
+
+/// Blocks of a grid at most, along x, y and z, and threads of a block: the programming guide's table.
+const MOST_BLOCKS: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
+const MOST_THREADS: [u32; 3] = [1024, 1024, 64];
+const MOST_THREADS_OF_ALL: u32 = 1024;
+
+/// What `cuGraphInstantiate` may be told.
+const INSTANTIATE_FLAGS: c_ulonglong = 15;
+
+/// Bits of an event's flags: a wait that does not spin, no time, other processes.
+const EVENT_FLAGS: c_uint = 7;
+const UNTIMED: c_uint = 2;
 
 /// An opaque handle.
 type Raw = *mut c_void;
@@ -51,24 +63,26 @@ macro_rules! exports {
 
 exports! {
     fn cuInit(flags: c_uint) => |world| {
-        let _ = flags;
-        world.started = true;
-        if world.config.devices == 0 { Err(codes::ERROR_NO_DEVICE) } else { Ok(()) }
-    };
-    fn cuDriverGetVersion(version: *mut c_int) => |world| give(version, world.config.driver);
-    fn cuDeviceGetCount(count: *mut c_int) => |world| {
-        if !world.started {
-            return Err(codes::ERROR_NOT_INITIALIZED);
+        if world.config.stub {
+            return Err(codes::ERROR_STUB_LIBRARY);
         }
-        give(count, world.config.devices)
+        if flags != 0 {
+            return Err(codes::ERROR_INVALID_VALUE);
+        }
+        // A driver that finds no GPU has not started: what is called after that is told so.
+        world.started = world.config.devices > 0;
+        if world.started { Ok(()) } else { Err(codes::ERROR_NO_DEVICE) }
     };
+    fn cuDriverGetVersion(version: *mut c_int) => |world| {
+        if world.config.stub { Err(codes::ERROR_STUB_LIBRARY) } else { give(version, world.config.driver) }
+    };
+    fn cuDeviceGetCount(count: *mut c_int) => |world| give(count, world.config.devices);
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int) => |world| {
-        if !(0..world.config.devices).contains(&ordinal) {
-            return Err(codes::ERROR_INVALID_DEVICE);
-        }
+        known(world, ordinal)?;
         give(device, ordinal)
     };
-    fn cuDeviceGetName(name: *mut c_char, len: c_int, device: c_int) => |_world| {
+    fn cuDeviceGetName(name: *mut c_char, len: c_int, device: c_int) => |world| {
+        known(world, device)?;
         let text = format!("Test double {device}");
         for (i, b) in text.bytes().chain([0]).enumerate().take(len.max(0) as usize) {
             name.add(i).write(b as c_char);
@@ -76,7 +90,7 @@ exports! {
         Ok(())
     };
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, device: c_int) => |world| {
-        let _ = device;
+        known(world, device)?;
         match attribute {
             13 | 36 => give(value, 1_000_000), // Clocks of multiprocessors and memory, in kHz.
             16 => give(value, 4),
@@ -87,16 +101,21 @@ exports! {
         }
     };
     fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) => |world| {
-        let _ = device;
+        known(world, device)?;
         give(bytes, world.config.memory)
     };
     fn cuDevicePrimaryCtxRetain(context: *mut Raw, device: c_int) => |world| {
+        known(world, device)?;
         world.retained += 1;
         give(context, raw(device as usize + 1))
     };
     fn cuCtxSetCurrent(context: Raw) => |world| {
-        let _ = context;
-        if world.retained > 0 { Ok(()) } else { Err(codes::ERROR_INVALID_CONTEXT) }
+        let known = 0..=world.config.devices as usize;
+        if world.retained == 0 || !known.contains(&context.addr()) {
+            return Err(codes::ERROR_INVALID_CONTEXT);
+        }
+        CURRENT.set(context.addr());
+        Ok(())
     };
     fn cuMemAlloc_v2(address: *mut u64, bytes: usize) log bytes => |world| {
         let found = world.allocate(bytes)?;
@@ -111,9 +130,6 @@ exports! {
         let found = world.pin(bytes)?;
         give(start, found.cast())
     };
-    fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) log bytes => |world| {
-        world.write(to, std::slice::from_raw_parts(from.cast(), bytes))
-    };
     fn cuMemcpyDtoH_v2(to: Raw, from: u64, bytes: usize) log bytes => |world| {
         let data = world.read(from, bytes)?;
         std::ptr::copy_nonoverlapping(data.as_ptr(), to.cast(), bytes);
@@ -127,59 +143,64 @@ exports! {
         world.put(stream.addr(), Op::Download { to: to.addr(), from, bytes })
     };
     fn cuStreamCreate(stream: *mut Raw, flags: c_uint) => |world| {
-        let _ = flags;
+        // Others wait for the null stream, which is not here.
+        if flags != 1 {
+            return Err(codes::ERROR_INVALID_VALUE);
+        }
         let handle = world.handle();
         world.streams.insert(handle, Stream::default());
         give(stream, raw(handle))
     };
     fn cuStreamSynchronize(stream: Raw) log stream.addr() => |world| world.finish(stream.addr());
     fn cuStreamWaitEvent(stream: Raw, event: Raw, flags: c_uint) log stream.addr() => |world| {
-        let _ = flags;
+        if flags != 0 {
+            return Err(codes::ERROR_INVALID_VALUE);
+        }
         world.wait(stream.addr(), event.addr())
     };
     fn cuStreamBeginCapture_v2(stream: Raw, mode: c_uint) => |world| {
-        let _ = mode;
-        world.begin_capture(stream.addr())
+        let mode = match mode {
+            0 => Mode::Global,
+            1 => Mode::ThreadLocal,
+            2 => Mode::Relaxed,
+            _ => return Err(codes::ERROR_INVALID_VALUE),
+        };
+        world.begin_capture(stream.addr(), mode)
     };
     fn cuStreamEndCapture(stream: Raw, graph: *mut Raw) => |world| {
+        give(graph, std::ptr::null_mut())?;
         let work = world.end_capture(stream.addr())?;
         let handle = world.handle();
         world.graphs.insert(handle, work);
         give(graph, raw(handle))
     };
     fn cuGraphInstantiateWithFlags(instance: *mut Raw, graph: Raw, flags: c_ulonglong) => |world| {
-        let _ = flags;
+        if flags > INSTANTIATE_FLAGS {
+            return Err(codes::ERROR_INVALID_VALUE);
+        }
         let work = world.graphs.get(&graph.addr()).cloned().ok_or(codes::ERROR_INVALID_HANDLE)?;
         let handle = world.handle();
-        world.graphs.insert(handle, work);
+        world.executables.insert(handle, work);
         give(instance, raw(handle))
     };
     fn cuGraphLaunch(graph: Raw, stream: Raw) log stream.addr() => |world| {
-        let work = world.graphs.get(&graph.addr()).cloned().ok_or(codes::ERROR_INVALID_HANDLE)?;
+        let work = world.executables.get(&graph.addr()).cloned().ok_or(codes::ERROR_INVALID_HANDLE)?;
         work.turned().into_iter().try_for_each(|op| world.put(stream.addr(), op))
     };
     fn cuEventCreate(event: *mut Raw, flags: c_uint) => |world| {
-        let _ = flags;
+        if flags > EVENT_FLAGS {
+            return Err(codes::ERROR_INVALID_VALUE);
+        }
         let handle = world.handle();
-        world.events.insert(handle, Event::default());
+        world.events.insert(handle, Event { untimed: flags & UNTIMED != 0, ..Event::default() });
         give(event, raw(handle))
     };
     fn cuEventRecord(event: Raw, stream: Raw) log stream.addr() => |world| {
         world.record(event.addr(), stream.addr())
     };
-    fn cuEventSynchronize(event: Raw) => |world| {
-        let recording = world.events.get(&event.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?.recorded;
-        world.reach(event.addr(), recording)
-    };
-    fn cuEventElapsedTime_v2(ms: *mut f32, start: Raw, end: Raw) => |world| {
-        let time = |event: Raw| {
-            let event = world.events.get(&event.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?;
-            if event.happened < event.recorded {
-                return Err(codes::ERROR_NOT_READY);
-            }
-            event.time.ok_or(codes::ERROR_INVALID_HANDLE)
-        };
-        give(ms, time(end)?.saturating_duration_since(time(start)?).as_secs_f32() * 1e3)
+    fn cuEventSynchronize(event: Raw) => |world| world.finish_event(event.addr());
+    fn cuEventElapsedTime(ms: *mut f32, start: Raw, end: Raw) => |world| {
+        give(ms, world.elapsed(start.addr(), end.addr())?)
     };
     fn cuLinkCreate_v2(n: c_uint, options: *mut c_uint, values: *mut Raw, state: *mut Raw) => |world| {
         let mut link = Link::default();
@@ -187,7 +208,7 @@ exports! {
             let value = values.add(i).read();
             match options.add(i).read() {
                 5 => link.log.0 = value.expose_provenance(),
-                6 => link.log.1 = value.addr(),
+                6 => (link.log.1, link.log_size) = (value.addr(), values.add(i).expose_provenance()),
                 _ => return Err(codes::ERROR_INVALID_VALUE),
             }
         }
@@ -209,10 +230,7 @@ exports! {
             return Err(codes::ERROR_NO_BINARY_FOR_GPU);
         }
         if let Err(e) = Module::parse(text) {
-            let message = format!("ptxas double: {e}\0");
-            let n = message.len().min(link.log.1);
-            let to = std::ptr::with_exposed_provenance_mut::<u8>(link.log.0);
-            std::ptr::copy_nonoverlapping(message.as_ptr(), to, n);
+            link.say(&format!("ptxas double: {e}"));
             return Err(codes::ERROR_INVALID_PTX);
         }
         link.ptx = Some(text.to_string());
@@ -260,10 +278,17 @@ exports! {
         function: Raw, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint,
         block_z: c_uint, shared: c_uint, stream: Raw, params: *mut Raw, extra: *mut Raw,
     ) => |world| {
-        let _ = extra;
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         let most_shared = world.asked.get(&function.addr()).copied().unwrap_or(UNASKED_SHARED);
-        if grid.contains(&0) || block.contains(&0) || shared > most_shared {
+        let keeps_to = |n: [u32; 3], most: [u32; 3]| n.iter().zip(most).all(|(&n, most)| (1..=most).contains(&n));
+        let threads = block.iter().try_fold(1u32, |all, &n| all.checked_mul(n));
+        if !keeps_to(grid, MOST_BLOCKS)
+            || !keeps_to(block, MOST_THREADS)
+            || threads.is_none_or(|n| n > MOST_THREADS_OF_ALL)
+            || shared > most_shared
+            || params.is_null()
+            || !extra.is_null()
+        {
             return Err(codes::ERROR_INVALID_VALUE);
         }
         let (module, name) = world.functions.get(&function.addr()).ok_or(codes::ERROR_INVALID_HANDLE)?;
@@ -293,20 +318,34 @@ macro_rules! endings {
 
 endings! {
     fn cuDevicePrimaryCtxRelease_v2(device: c_int) => |world| {
-        let _ = device;
+        known(world, device)?;
+        if world.retained == 0 {
+            return Err(codes::ERROR_INVALID_CONTEXT);
+        }
         world.retained -= 1;
         if world.retained == 0 && world.left_over() > 0 {
-            eprintln!("cuda driver double: {} allocations were not freed", world.left_over());
+            eprintln!("cuda driver double: {} things were not given back", world.left_over());
         }
+        Ok(())
     };
-    fn cuMemFree_v2(address: u64) => |world| { let _ = world.free(address); };
-    fn cuMemFreeHost(start: Raw) => |world| { let _ = world.unpin(start.addr()); };
-    fn cuStreamDestroy_v2(stream: Raw) => |world| { world.streams.remove(&stream.addr()); };
-    fn cuEventDestroy_v2(event: Raw) => |world| { world.events.remove(&event.addr()); };
-    fn cuGraphDestroy(graph: Raw) => |world| { world.graphs.remove(&graph.addr()); };
-    fn cuGraphExecDestroy(graph: Raw) => |world| { world.graphs.remove(&graph.addr()); };
-    fn cuModuleUnload(module: Raw) => |world| { world.modules.remove(&module.addr()); };
-    fn cuLinkDestroy(state: Raw) => |world| { world.links.remove(&state.addr()); };
+    fn cuMemFree_v2(address: u64) => |world| world.free(address);
+    fn cuMemFreeHost(start: Raw) => |world| world.unpin(start.addr());
+    fn cuStreamDestroy_v2(stream: Raw) => |world| world.drop_stream(stream.addr());
+    fn cuEventDestroy_v2(event: Raw) => |world| gone(world.events.remove(&event.addr()));
+    fn cuGraphDestroy(graph: Raw) => |world| gone(world.graphs.remove(&graph.addr()));
+    fn cuGraphExecDestroy(graph: Raw) => |world| gone(world.executables.remove(&graph.addr()));
+    fn cuModuleUnload(module: Raw) => |world| gone(world.modules.remove(&module.addr()));
+    fn cuLinkDestroy(state: Raw) => |world| gone(world.links.remove(&state.addr()));
+}
+
+/// Complains about what was not there.
+fn gone<T>(thing: Option<T>) -> Result<(), Code> {
+    thing.map(drop).ok_or(codes::ERROR_INVALID_HANDLE)
+}
+
+/// Complains about a GPU that is not there.
+fn known(world: &World, device: c_int) -> Result<(), Code> {
+    if (0..world.config.devices).contains(&device) { Ok(()) } else { Err(codes::ERROR_INVALID_DEVICE) }
 }
 
 /// See `cuda.h`.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use nnc_ptx_interpreter::{Arg, Error, Fault};
@@ -51,14 +52,34 @@ pub struct InCapture {
 }
 
 /// What was captured: things, and those that each comes after.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Captured {
-    /// The stream with which it began.
-    origin: Handle,
+    /// The stream and the thread with which it began.
+    origin: (Handle, ThreadId),
+    mode: Mode,
+    /// Something was called that may not be called meanwhile.
+    pub invalid: bool,
     work: Vec<(Op, Vec<usize>)>,
 }
 
+/// Which threads have to keep to what may be called during a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Global,
+    ThreadLocal,
+    Relaxed,
+}
+
 impl Captured {
+    /// True if this thread may call now only what is captured.
+    pub fn forbids(&self) -> bool {
+        match self.mode {
+            Mode::Global => true,
+            Mode::ThreadLocal => self.origin.1 == thread::current().id(),
+            Mode::Relaxed => false,
+        }
+    }
+
     fn add(&mut self, op: Op, after: Vec<usize>) -> usize {
         self.work.push((op, after));
         self.work.len() - 1
@@ -93,6 +114,8 @@ impl Captured {
 /// An event.
 #[derive(Debug, Default)]
 pub struct Event {
+    /// It knows no time.
+    pub untimed: bool,
     /// How often it was recorded, and where the last time.
     pub recorded: u64,
     pub stream: Handle,
@@ -111,7 +134,8 @@ impl World {
         }
         let found = self.streams.get_mut(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
         if let Some(own) = &mut found.captured {
-            let captured = self.captures.entry(own.capture).or_default();
+            let captured = self.captures.get_mut(&own.capture).filter(|c| !c.invalid);
+            let captured = captured.ok_or(codes::ERROR_STREAM_CAPTURE_INVALIDATED)?;
             let i = captured.add(op, std::mem::take(&mut own.after));
             own.after.push(i);
             return Ok(());
@@ -165,35 +189,81 @@ impl World {
     }
 
     /// Begins a capture with a stream.
-    pub fn begin_capture(&mut self, stream: Handle) -> Result<(), Code> {
+    pub fn begin_capture(&mut self, stream: Handle, mode: Mode) -> Result<(), Code> {
         let capture = self.handle();
         let found = self.streams.get_mut(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
         if found.captured.is_some() {
             return Err(codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
         }
         found.captured = Some(InCapture { capture, after: vec![] });
-        self.captures.insert(capture, Captured { origin: stream, work: vec![] });
+        let origin = (stream, thread::current().id());
+        self.captures.insert(capture, Captured { origin, mode, invalid: false, work: vec![] });
         Ok(())
     }
 
     /// Ends it: everything on the streams that have joined it must come before the end of this one.
     pub fn end_capture(&mut self, stream: Handle) -> Result<Captured, Code> {
         let own = self.streams.get(&stream).and_then(|s| s.captured.clone());
-        let own = own.ok_or(codes::ERROR_STREAM_CAPTURE_INVALIDATED)?;
-        let captured = self.captures.remove(&own.capture).filter(|c| c.origin == stream);
+        let own = own.ok_or(codes::ERROR_INVALID_VALUE)?;
+        let found = self.captures.get(&own.capture).ok_or(codes::ERROR_STREAM_CAPTURE_INVALIDATED)?;
+        if found.origin.0 != stream {
+            return Err(codes::ERROR_STREAM_CAPTURE_UNMATCHED);
+        }
+        if found.mode != Mode::Relaxed && found.origin.1 != thread::current().id() {
+            return Err(codes::ERROR_STREAM_CAPTURE_WRONG_THREAD);
+        }
         for s in self.streams.values_mut() {
             s.captured.take_if(|c| c.capture == own.capture);
         }
+        let captured = self.captures.remove(&own.capture).filter(|c| !c.invalid);
         let captured = captured.ok_or(codes::ERROR_STREAM_CAPTURE_INVALIDATED)?;
         if captured.ends_in(&own.after) { Ok(captured) } else { Err(codes::ERROR_STREAM_CAPTURE_UNJOINED) }
     }
 
-    /// Does all that is on a stream.
+    /// Does all that is on a stream. One that is captured makes the capture invalid.
     pub fn finish(&mut self, stream: Handle) -> Result<(), Code> {
-        if self.streams.get(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?.captured.is_some() {
+        let found = self.streams.get(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
+        if let Some(capture) = found.captured.as_ref().and_then(|c| self.captures.get_mut(&c.capture)) {
+            capture.invalid = true;
             return Err(codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
         }
         while self.do_next(stream)? {}
+        Ok(())
+    }
+
+    /// Waits for the last recording of an event.
+    pub fn finish_event(&mut self, event: Handle) -> Result<(), Code> {
+        let found = self.events.get(&event).ok_or(codes::ERROR_INVALID_HANDLE)?;
+        if found.captured.is_some() {
+            return Err(codes::ERROR_CAPTURED_EVENT);
+        }
+        self.reach(event, found.recorded)
+    }
+
+    /// Milliseconds from one event to another.
+    pub fn elapsed(&self, start: Handle, end: Handle) -> Result<f32, Code> {
+        let time = |event: Handle| {
+            let event = self.events.get(&event).ok_or(codes::ERROR_INVALID_HANDLE)?;
+            if event.captured.is_some() {
+                return Err(codes::ERROR_CAPTURED_EVENT);
+            }
+            if event.untimed || event.recorded == 0 {
+                return Err(codes::ERROR_INVALID_HANDLE);
+            }
+            if event.happened < event.recorded {
+                return Err(codes::ERROR_NOT_READY);
+            }
+            event.time.ok_or(codes::ERROR_INVALID_HANDLE)
+        };
+        Ok(time(end)?.saturating_duration_since(time(start)?).as_secs_f32() * 1e3)
+    }
+
+    /// Forgets a stream.
+    pub fn drop_stream(&mut self, stream: Handle) -> Result<(), Code> {
+        let gone = self.streams.remove(&stream).ok_or(codes::ERROR_INVALID_HANDLE)?;
+        if self.broken.is_none() && !gone.queue.is_empty() {
+            eprintln!("cuda driver double: a stream is destroyed before its work is done");
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
-//! Everything that there is: one world a process.
+//! Everything that there is: one world a process. And what may be called when.
 
 use std::alloc::Layout;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,27 @@ pub struct Link {
     pub code: Vec<u8>,
     /// The caller's buffer for messages: address and size.
     pub log: (usize, usize),
+    /// Where the caller wants to be told how long the messages are.
+    pub log_size: usize,
+}
+
+impl Link {
+    /// Gives the caller a message, and its length.
+    ///
+    /// # Safety
+    /// The caller's buffer and its values live as long as this, as the driver asks.
+    pub unsafe fn say(&self, message: &str) {
+        let n = (message.len() + 1).min(self.log.1);
+        if let Some(kept) = n.checked_sub(1) {
+            let to = std::ptr::with_exposed_provenance_mut::<u8>(self.log.0);
+            // SAFETY: by the caller's promise; a zero comes last.
+            unsafe {
+                std::ptr::copy_nonoverlapping(message.as_ptr(), to, kept);
+                to.add(kept).write(0);
+                std::ptr::with_exposed_provenance_mut::<usize>(self.log_size).write(n);
+            }
+        }
+    }
 }
 
 /// See the module's head.
@@ -40,8 +62,9 @@ pub struct World {
     pub functions: HashMap<Handle, (Handle, String)>,
     /// Bytes of dynamic shared memory that a function may have, where they were asked for.
     pub asked: HashMap<Handle, u32>,
-    /// Graphs, and their instances.
     pub graphs: HashMap<Handle, Captured>,
+    /// Instances of graphs.
+    pub executables: HashMap<Handle, Captured>,
     /// Captures under way.
     pub captures: HashMap<Handle, Captured>,
     pub links: HashMap<Handle, Link>,
@@ -58,24 +81,52 @@ pub const MAGIC: &[u8; 8] = b"\x7fDOUBLE1";
 
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
-/// Logs a call and does it.
+thread_local! {
+    /// The context of this thread; 0 for none.
+    pub static CURRENT: Cell<Handle> = const { Cell::new(0) };
+}
+
+/// Functions that may be called before the driver is started.
+const EARLY: [&str; 2] = ["Init", "DriverGetVersion"];
+
+/// Functions that may be called while a stream is captured: what the driver captures, and the end. It lets more pass;
+/// which, is written nowhere, but for the allocations and questions that it refuses.
+const CAPTURED: [&str; 6] = [
+    "LaunchKernel",
+    "MemcpyHtoDAsync",
+    "MemcpyDtoHAsync",
+    "EventRecord",
+    "StreamWaitEvent",
+    "StreamEndCapture",
+];
+
+/// Logs a call and does it, if it may be called now.
 pub fn enter(call: &str, act: impl FnOnce(&mut World) -> Result<(), Code>) -> Code {
     let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
     let world = world.get_or_insert_with(World::new);
     world.log(call);
     match world.broken {
         Some(code) => code,
-        None => act(world).err().unwrap_or(codes::SUCCESS),
+        None => world.allow(call).and_then(|()| act(world)).err().unwrap_or(codes::SUCCESS),
     }
 }
 
-/// The same for what gives things back, which goes on when a kernel has failed.
-pub fn leave(call: &str, act: impl FnOnce(&mut World)) -> Code {
+/// The same for what gives things back, which goes on when a kernel has failed. Callers have no use for an error of
+/// it: it is said on standard error.
+pub fn leave(call: &str, act: impl FnOnce(&mut World) -> Result<(), Code>) -> Code {
     let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
     let world = world.get_or_insert_with(World::new);
     world.log(call);
-    act(world);
-    world.broken.unwrap_or(codes::SUCCESS)
+    if let Some(code) = world.broken {
+        let _ = act(world);
+        return code;
+    }
+    let done = world.allow(call).and_then(|()| act(world));
+    let code = done.err().unwrap_or(codes::SUCCESS);
+    if code != codes::SUCCESS {
+        eprintln!("cuda driver double: {call} gives {code}");
+    }
+    code
 }
 
 impl World {
@@ -92,6 +143,7 @@ impl World {
             functions: HashMap::new(),
             asked: HashMap::new(),
             graphs: HashMap::new(),
+            executables: HashMap::new(),
             captures: HashMap::new(),
             links: HashMap::new(),
             retained: 0,
@@ -99,6 +151,31 @@ impl World {
             broken: None,
             handles: 0,
         }
+    }
+
+    /// Complains about a call that may not come now.
+    fn allow(&mut self, call: &str) -> Result<(), Code> {
+        let name = call.split(' ').next().unwrap_or_default();
+        if EARLY.contains(&name) {
+            return Ok(());
+        }
+        if !self.started {
+            return Err(codes::ERROR_NOT_INITIALIZED);
+        }
+        if name.starts_with("Device") || name == "CtxSetCurrent" {
+            return Ok(());
+        }
+        if self.retained == 0 || CURRENT.get() == 0 {
+            return Err(codes::ERROR_INVALID_CONTEXT);
+        }
+        if !CAPTURED.contains(&name)
+            && let Some(capture) = self.captures.values_mut().find(|c| c.forbids())
+        {
+            eprintln!("cuda driver double: {call} while a stream is captured");
+            capture.invalid = true;
+            return Err(codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        }
+        Ok(())
     }
 
     fn log(&self, call: &str) {
@@ -118,9 +195,6 @@ impl World {
         if bytes == 0 {
             return Err(codes::ERROR_INVALID_VALUE);
         }
-        if self.retained == 0 {
-            return Err(codes::ERROR_INVALID_CONTEXT);
-        }
         if self.used + bytes > self.config.memory {
             return Err(codes::ERROR_OUT_OF_MEMORY);
         }
@@ -137,9 +211,12 @@ impl World {
         Ok(())
     }
 
-    /// Allocations and page-locked memory that were not given back.
+    /// What was not given back: memory, and whatever has a handle.
     pub fn left_over(&self) -> usize {
-        self.allocations.len() + self.pinned.len()
+        let memory = self.allocations.len() + self.pinned.len();
+        let streams = self.streams.len() + self.events.len();
+        let graphs = self.graphs.len() + self.executables.len();
+        memory + streams + graphs + self.modules.len() + self.links.len()
     }
 
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Code> {

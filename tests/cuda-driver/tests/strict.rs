@@ -1,31 +1,14 @@
 //! The double called as the runtime calls it: what it does late, and what it does not forgive.
 
+mod calls;
+
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use nnc_cuda_driver_double::codes;
 use nnc_cuda_driver_double::config::Config;
 
-// SAFETY of the declarations: these are the double's own functions, with its signatures.
-unsafe extern "C" {
-    fn cuInit(flags: u32) -> i32;
-    fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: i32) -> i32;
-    fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> i32;
-    fn cuMemFree_v2(address: u64) -> i32;
-    fn cuMemHostAlloc(start: *mut *mut c_void, bytes: usize, flags: u32) -> i32;
-    fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: *mut c_void) -> i32;
-    fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) -> i32;
-    fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: *mut c_void) -> i32;
-    fn cuStreamCreate(stream: *mut *mut c_void, flags: u32) -> i32;
-    fn cuStreamSynchronize(stream: *mut c_void) -> i32;
-    fn cuStreamBeginCapture_v2(stream: *mut c_void, mode: u32) -> i32;
-    fn cuStreamEndCapture(stream: *mut c_void, graph: *mut *mut c_void) -> i32;
-    fn cuStreamWaitEvent(stream: *mut c_void, event: *mut c_void, flags: u32) -> i32;
-    fn cuEventCreate(event: *mut *mut c_void, flags: u32) -> i32;
-    fn cuEventRecord(event: *mut c_void, stream: *mut c_void) -> i32;
-    fn cuGraphInstantiateWithFlags(instance: *mut *mut c_void, graph: *mut c_void, flags: u64) -> i32;
-    fn cuGraphLaunch(graph: *mut c_void, stream: *mut c_void) -> i32;
-}
+use calls::*;
 
 /// One process is one world, so this is one test.
 #[test]
@@ -35,9 +18,13 @@ fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
     let mut read = [0u8; 4];
     // SAFETY: pointers are to variables that live, with as many bytes as is said.
     unsafe {
+        assert_eq!(cuDevicePrimaryCtxRetain(&mut context, 0), codes::ERROR_NOT_INITIALIZED);
+        assert_eq!(cuInit(1), codes::ERROR_INVALID_VALUE);
         assert_eq!(cuInit(0), codes::SUCCESS);
         assert_eq!(cuMemAlloc_v2(&mut address, 4), codes::ERROR_INVALID_CONTEXT, "no context yet");
         assert_eq!(cuDevicePrimaryCtxRetain(&mut context, 0), codes::SUCCESS);
+        assert_eq!(cuMemAlloc_v2(&mut address, 4), codes::ERROR_INVALID_CONTEXT, "it is not this thread's");
+        assert_eq!(cuCtxSetCurrent(context), codes::SUCCESS);
         assert_eq!(cuMemAlloc_v2(&mut address, usize::MAX / 2), codes::ERROR_OUT_OF_MEMORY);
         assert_eq!(cuMemAlloc_v2(&mut address, 4), codes::SUCCESS);
         assert_eq!(cuStreamCreate(&mut stream, 1), codes::SUCCESS);
@@ -68,9 +55,9 @@ fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
         assert!(stopped > 0, "a test whose program does not wait must end");
         assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
         assert_eq!(cuStreamBeginCapture_v2(stream, 0), codes::SUCCESS);
-        assert_eq!(cuStreamSynchronize(stream), codes::ERROR_STREAM_CAPTURE_UNSUPPORTED);
         assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
         assert_eq!(cuStreamEndCapture(stream, &mut graph), codes::SUCCESS);
+        assert_eq!(cuGraphLaunch(graph, stream), codes::ERROR_INVALID_HANDLE, "it has no instance");
         capture_of_two_streams(stream, pinned, address);
         // Memory that work is to use is gone.
         assert_eq!(cuMemcpyHtoDAsync_v2(address, pinned, 4, stream), codes::SUCCESS);
@@ -85,7 +72,7 @@ fn work_is_done_when_it_is_waited_for_and_not_otherwise() {
 /// `pinned` has eight bytes, `address` has four.
 unsafe fn capture_of_two_streams(stream: *mut c_void, pinned: *mut c_void, address: u64) {
     let (mut other, mut begin, mut end) = (null_mut(), null_mut(), null_mut());
-    let (mut graph, mut read) = (null_mut(), [0u8; 4]);
+    let (mut graph, mut instance, mut read) = (null_mut(), null_mut(), [0u8; 4]);
     // SAFETY: pointers are to variables that live; the caller vouches for the rest.
     unsafe {
         pinned.cast::<u8>().write_bytes(2, 4);
@@ -115,8 +102,8 @@ unsafe fn capture_of_two_streams(stream: *mut c_void, pinned: *mut c_void, addre
                 continue;
             }
             assert_eq!(ended, codes::SUCCESS);
-            assert_eq!(cuGraphInstantiateWithFlags(&mut graph, graph, 0), codes::SUCCESS);
-            assert_eq!(cuGraphLaunch(graph, stream), codes::SUCCESS);
+            assert_eq!(cuGraphInstantiateWithFlags(&mut instance, graph, 0), codes::SUCCESS);
+            assert_eq!(cuGraphLaunch(instance, stream), codes::SUCCESS);
             assert_eq!(cuStreamSynchronize(stream), codes::SUCCESS);
             assert_eq!(cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), address, 4), codes::SUCCESS);
             assert_eq!(read, if in_order { [3; 4] } else { [2; 4] });
@@ -130,9 +117,10 @@ unsafe fn capture_of_two_streams(stream: *mut c_void, pinned: *mut c_void, addre
 
 #[test]
 fn settings() {
-    let config = Config::parse("devices=2,capability=8.6,memory=100,driver=12080,fail=conv,after=3");
+    let config = Config::parse("devices=2,capability=8.6,memory=100,driver=12080,fail=conv,after=3,stub=1");
     assert_eq!((config.devices, config.capability, config.memory), (2, (8, 6), 100));
     assert_eq!((config.driver, config.fail.as_deref(), config.after), (12_080, Some("conv"), 3));
+    assert!(config.stub && !Config::parse("").stub);
     assert_eq!(Config::parse("").capability, (9, 0));
     assert!(std::panic::catch_unwind(|| Config::parse("device=1")).is_err());
 }
