@@ -1,4 +1,4 @@
-//! The code of every example program, inference and a training step, passes `ptxas` for every GPU
+//! The code of every example program, inference and a training step, passes `ptxas` and the linker for every GPU
 //! target; a golden table has the registers that it takes. `INSTA_UPDATE=always` blesses it.
 
 use std::collections::BTreeMap;

@@ -1,8 +1,14 @@
 //! NVIDIA's assembler, `ptxas`, where there is one: the environment variable `PTXAS` says where.
 //! (The wheel `nvidia-cuda-nvcc` on PyPI has it in `nvidia/cu13/bin`; `.ci/run` installs it.)
+//!
+//! It is used as the driver's linker does, with which the runtime has code translated: code is compiled so that it can be
+//! linked (`--compile-only`; divisions and roots call functions then, in rare cases), and linked by `nvlink`, which lies
+//! beside it.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nnc_compiler::target::GpuTarget;
 
@@ -25,24 +31,35 @@ pub struct Usage {
     pub spilled: u32,
 }
 
-/// Assembles a module.
+/// Assembles a module, and links it.
 ///
 /// # Panics
-/// If the assembler does not take it.
+/// If the assembler or the linker does not take it.
 pub fn assemble(ptxas: &str, text: &str, target: GpuTarget) -> Vec<Usage> {
-    let mut child = Command::new(ptxas)
-        .args(["--verbose", "--gpu-name", target.name(), "--output-file", "/dev/null", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{ptxas}: {e}"));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("nnc-{}-{}.o", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let object = std::env::temp_dir().join(name);
+    let mut assembler = Command::new(ptxas);
+    assembler.args(["--verbose", "--compile-only", "--gpu-name", target.name(), "-", "--output-file"]);
+    let said = run(assembler.arg(&object), text);
+    let mut linker = Command::new(Path::new(ptxas).with_file_name("nvlink"));
+    linker.args(["--arch", target.name(), "--output-file", "/dev/null"]);
+    let linked = run(linker.arg(&object), "");
+    std::fs::remove_file(&object).unwrap();
+    assert_eq!(linked, "", "the linker warns");
+    usage(&said)
+}
+
+/// Runs a command on a text; what it says.
+fn run(command: &mut Command, text: &str) -> String {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|e| panic!("{command:?}: {e}"));
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}\n{text}");
-    usage(&said)
+    assert!(output.status.success(), "{command:?}: {said}\n{text}");
+    said
 }
 
 /// Reads lines like these:
