@@ -18,6 +18,7 @@ use nnc_compiler::pass;
 use nnc_compiler::target::GpuTarget;
 use nnc_compiler::training::{StepOptions, build_step};
 use nnc_dsl::SourceMap;
+use nnc_ptx_interpreter::Stats;
 
 use traffic::{Row, traffic};
 
@@ -142,6 +143,22 @@ fn line(row: &Row, time: f64) -> String {
     )
 }
 
+/// What all launches ask for, but for kernels where counting ended.
+fn totals(rows: &[(f64, Row)]) -> String {
+    let launches: usize = rows.iter().map(|(_, row)| row.launches).sum();
+    let all = |f: fn(&Stats) -> u64| -> f64 {
+        rows.iter().map(|(_, row)| row.stats.map_or(0, |s| f(&s)) * row.launches as u64).sum::<u64>() as f64
+    };
+    let (sectors, least) = (all(|s| s.global_sectors), all(|s| s.global_bytes) / SECTOR_BYTES);
+    format!(
+        "{launches} launches, {:.1} million sectors, {:.2} of what they would be side by side, {:.1} million \
+         instructions of threads\n",
+        sectors / 1e6,
+        sectors / least,
+        all(|s| s.thread_instructions) / 1e6
+    )
+}
+
 /// The kernels, those that take longest first.
 fn report(mut graph: Graph) -> Result<String, String> {
     let target = GpuTarget::Sm90;
@@ -153,5 +170,5 @@ fn report(mut graph: Graph) -> Result<String, String> {
     rows.sort_by(|a, b| all(b).total_cmp(&all(a)));
     let sum: f64 = rows.iter().map(all).filter(|t| t.is_finite()).sum();
     let lines: String = rows.iter().map(|(time, row)| line(row, *time)).collect();
-    Ok(format!("{HEADING}{lines}{sum:>8.1} us in all, at the least\n"))
+    Ok(format!("{HEADING}{lines}{sum:>8.1} us in all, at the least\n{}", totals(&rows)))
 }

@@ -203,6 +203,21 @@ impl<'a> Builder<'a> {
         self.push(Stmt::If { guards, body });
     }
 
+    /// Statements under guards from which others follow: accesses need not ask for those.
+    pub fn when_implied(
+        &mut self,
+        guards: Vec<Guard>,
+        implied: Vec<Guard>,
+        body: impl FnOnce(&mut Builder<'a>),
+    ) {
+        self.when(guards, |b| {
+            let held = b.held.len();
+            b.held.extend(implied);
+            body(b);
+            b.held.truncate(held);
+        });
+    }
+
     /// True if a guard would hold for some lanes of the statements being made and not for others.
     pub fn tells_lanes_apart(&self, guards: &[Guard]) -> bool {
         self.lanes.as_ref().is_some_and(|l| guards.iter().any(|g| g.0.mentions(l.var)))

@@ -4,12 +4,16 @@
 
 use std::fmt::Write;
 
+use nnc_compiler::emit::cuda;
 use nnc_compiler::graph::Graph;
+use nnc_compiler::kernel::Module;
 use nnc_compiler::lower::lower_for_gpu;
 use nnc_compiler::pass;
 use nnc_compiler::target::GpuTarget;
+use nnc_compiler::training::{StepOptions, build_step};
 
 use crate::assemble::{each_program, sizes};
+use crate::ptxas::{assemble, ptxas};
 use crate::traffic::{Row, traffic};
 
 /// Sectors beyond those that side by side would be enough.
@@ -71,5 +75,54 @@ fn neighbours_are_accessed_at_once() {
         let rows = traffic(&lower_for_gpu(&graph, target, None).unwrap(), target);
         let row = rows.iter().find(|r| r.name.contains("relu")).unwrap();
         assert_eq!(row.sectors(), [16.0, 16.0], "{row:?}");
+    }
+}
+
+/// The kernels of a training step.
+fn step(layers: &str, shape: &str, batch: usize) -> Module {
+    let text = format!(
+        "use std.vision
+net n {{
+    input x: f32[N, {shape}]
+    output y = x -> {layers} -> global_avgpool -> dense(10)
+    train {{
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1, momentum = 0.9)
+    }}
+}}
+"
+    );
+    let options = StepOptions { sizes: sizes(batch), gradients: false };
+    let mut graph = build_step(&crate::nets::built(&text, true), &options).unwrap().graph;
+    let target = GpuTarget::Sm90;
+    pass::run_all(&mut graph, &target.thread(), &mut |_, _| {});
+    lower_for_gpu(&graph, target, None).unwrap()
+}
+
+/// The gradients of depthwise convolutions access four channels at once, and read little more than there is; two blocks of
+/// 256 threads fit a multiprocessor.
+#[test]
+fn gradients_of_depthwise_convolutions_are_wide() {
+    let target = GpuTarget::Sm90;
+    let module = step(
+        "conv(48, 1) -> depthwise(3, pad = 1) -> relu -> depthwise(3, stride = 2, pad = 1) -> relu",
+        "3, 56, 56",
+        16,
+    );
+    let rows = traffic(&module, target);
+    for name in ["conv2d_input_grad", "conv2d_weight_grad_parts"] {
+        let rows: Vec<&Row> =
+            rows.iter().filter(|r| r.name.contains(name) && !r.layer.contains("conv1")).collect();
+        assert_eq!(rows.len(), 2, "{name}");
+        for row in rows {
+            let [sectors, least] = row.sectors();
+            assert!(least > 14.0 && sectors < 16.5, "{row:?}");
+        }
+    }
+    let Some(ptxas) = ptxas() else { return };
+    let ptx = cuda::emit(&module, target).unwrap();
+    for usage in assemble(&ptxas, &ptx.text, target) {
+        assert!(usage.spilled == 0 && usage.registers <= 128, "{usage:?}");
     }
 }

@@ -63,6 +63,35 @@ fn depthwise_convolutions() {
     }
 }
 
+/// Their gradients: channels that are a multiple of four and not, pixels in parts and not, strides that leave some over,
+/// dilation, kernels that have a block for each of their rows, and one that is too large for the gradient of its input.
+#[test]
+fn gradients_of_depthwise_convolutions() {
+    for (shape, channels, layer) in [
+        ("12, 10", 20, "depthwise(3, pad = 1)"),
+        ("24, 22", 36, "depthwise(3, stride = 2, pad = 1, bias = false)"),
+        ("11, 13", 18, "depthwise(3, stride = 2, pad = 1)"),
+        ("11, 13", 24, "depthwise(3, stride = 2, pad = 1)"),
+        ("12, 10", 8, "depthwise(5, stride = 2x1, pad = 2, bias = false)"),
+        ("12, 11", 12, "depthwise(3, dilation = 2, stride = 2)"),
+        ("13, 10", 7, "depthwise(4x2, stride = 3, pad = 1)"),
+        ("9, 8", 12, "depthwise(7, pad = 3)"),
+        ("10, 8", 8, "depthwise(1x9, pad = 0x4)"),
+    ] {
+        let body = format!(
+            "    output y = x -> conv({channels}, 1) -> relu -> {layer} -> relu -> global_avgpool -> dense(3)
+    train {{
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1)
+    }}"
+        );
+        let text = net(&format!("N, 3, {shape}"), &body);
+        check_step_with(&text, STRICT);
+        check_step_with(&text, GpuOptions { products: Products::F32, ..GpuOptions::default() });
+    }
+}
+
 /// Pictures of two and three channels are filled up to four: kernels whose rows are whole steps and not, strides, borders,
 /// transposed; with the gradient of the weights, in one part and in several.
 #[test]

@@ -10,7 +10,7 @@ use nnc_runtime::program::{Access, Phase};
 use super::Made;
 use super::elements::{finished, tasks};
 use crate::graph::op::Conv2d;
-use crate::graph::{Layout, NodeId, Op};
+use crate::graph::{Layout, NodeId};
 use crate::kernel::{BufferId, Expr, Guard, Index, Memory};
 use crate::lower::access::Place;
 use crate::lower::builder::{Builder, Scope};
@@ -208,15 +208,6 @@ impl Conv<'_> {
 /// The place of an element of a tile.
 fn at(channel: usize, row: usize) -> Vec<Index> {
     vec![Index::from(channel), Index::from(row)]
-}
-
-/// The convolution among the anchors, if it is the only one.
-pub(super) fn conv_of<'s>(scope: &Scope<'s>, anchors: &[NodeId]) -> Option<(NodeId, &'s Conv2d)> {
-    let &[anchor] = anchors else { return None };
-    match &scope.graph.node(anchor).op {
-        Op::Conv2d(conv) => Some((anchor, conv)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -126,11 +126,13 @@ impl<'a> Lowering<'a> {
                 return Ok(made);
             }
         }
-        if let Some((anchor, conv)) = conv::conv_of(&scope, &anchors) {
-            if let Some(kernel) = self.gpu_depthwise(&scope, &name, (anchor, conv), &results)? {
-                return Ok(Some(vec![kernel]));
+        if let &[anchor] = anchors.as_slice() {
+            if let Some(kernels) = self.gpu_depthwise(&scope, &name, anchor, &results)? {
+                return Ok(Some(kernels));
             }
-            if let Some(kernel) = self.gpu_tiled_conv(&scope, &name, (anchor, conv), &results)? {
+            if let Op::Conv2d(conv) = &graph.node(anchor).op
+                && let Some(kernel) = self.gpu_tiled_conv(&scope, &name, (anchor, conv), &results)?
+            {
                 return Ok(Some(vec![kernel]));
             }
         }

@@ -257,8 +257,11 @@ impl Rows {
 /// Threads of a block that reduces columns, and how many of them lie side by side: for four columns each, or for one
 /// (whole warps then).
 const COLUMN_BLOCK: usize = 256;
-const ACROSS_OF_LANES: usize = 16;
+const ACROSS_OF_LANES: [usize; 3] = [16, 8, 4];
 const ACROSS: usize = WARP;
+
+/// Of so many threads side by side, one may have no columns.
+const IDLE: usize = 8;
 
 /// Columns from which on a thread each is enough.
 const ENOUGH_COLUMNS: usize = 1 << 15;
@@ -294,7 +297,12 @@ impl Columns {
             let parts = wanted.min(elements / (down * PART_ELEMENTS)).clamp(1, MOST_COLUMN_PARTS);
             Columns { across, lanes, down, parts }
         };
-        let wide = columns.is_multiple_of(LANES).then_some((ACROSS_OF_LANES, LANES));
+        // As many as few leave idle.
+        let of_lanes = columns.div_ceil(LANES);
+        let all = |across: &usize| of_lanes.next_multiple_of(*across);
+        let few_idle = ACROSS_OF_LANES.into_iter().find(|a| (all(a) - of_lanes) * IDLE <= all(a));
+        let across = few_idle.or(ACROSS_OF_LANES.into_iter().min_by_key(all));
+        let wide = across.filter(|_| columns.is_multiple_of(LANES)).map(|across| (across, LANES));
         wide.into_iter().chain([(ACROSS, 1)]).map(one).collect()
     }
 }
@@ -350,5 +358,16 @@ mod tests {
         assert_eq!(columns(1, 512, 49), Some((4, 1)));
         assert_eq!(columns(64, 2048, 49), None);
         assert_eq!(columns(1, 64, 10), None);
+    }
+
+    #[test]
+    fn few_threads_have_no_columns() {
+        let across = |n| {
+            Columns::of([1, n, 1 << 16], GpuTarget::Sm90, GpuOptions::default()).first().map(|c| c.across)
+        };
+        assert_eq!([64, 128, 240, 960].map(across), [Some(16); 4]);
+        assert_eq!([32, 96, 144, 160, 24].map(across), [Some(8); 5]);
+        assert_eq!([16, 48].map(across), [Some(4); 2]);
+        assert_eq!(across(63), Some(32));
     }
 }

@@ -25,7 +25,7 @@ use nnc_runtime::program::Access;
 
 pub(super) use self::factor::{At, Factor};
 use self::pooled::Pool;
-pub(super) use self::result::Result2d;
+pub(super) use self::result::{Result2d, digits};
 use super::Made;
 use super::elements::finished;
 use super::schedule::{DEPTH, Schedule};

@@ -102,7 +102,7 @@ impl Result2d {
 ///
 /// A remainder is taken apart further, so that the place in memory is the remainder itself where
 /// dimensions lie one after the other.
-pub(super) fn digits(i: &Index, shape: &[usize], extents: &Extents) -> Vec<Index> {
+pub(in crate::lower::gpu) fn digits(i: &Index, shape: &[usize], extents: &Extents) -> Vec<Index> {
     let (mut rest, mut out) = (i.clone(), vec![]);
     for (axis, &n) in shape.iter().enumerate() {
         let inner: usize = shape[axis + 1..].iter().product();

@@ -33,14 +33,16 @@ impl Reduction<'_> {
         b.threads(|b, thread| {
             self.clear(b, &totals);
             let share = self.share(b, task, &thread);
-            self.each_element(b, &share, &Index::default(), 1, |b, at| {
-                for (cell, &(_, kind, x)) in totals.iter().zip(&self.anchors) {
-                    let value = joined(kind, cell.get(), b.value(x, at));
-                    b.assign(cell, value);
-                }
+            share.when_any(b, |b| {
+                self.each_element(b, &share, &Index::default(), 1, |b, at| {
+                    for (cell, &(_, kind, x)) in totals.iter().zip(&self.anchors) {
+                        let value = joined(kind, cell.get(), b.value(x, at));
+                        b.assign(cell, value);
+                    }
+                });
             });
         });
-        self.team.join(b, &self.combined(&totals, |_| true));
+        self.team.join(b, &self.combined(&totals, |_| true), self.varies());
         let squares = self.squares(b, task, &totals, &count);
         self.one_of_team(b, task, |b, kept| {
             let values = totals.iter().zip(&squares).zip(&self.anchors);
@@ -65,15 +67,17 @@ impl Reduction<'_> {
             let means: Vec<Expr> =
                 totals.iter().map(|t| b.named("mean", DType::F32, div(t.get(), count.clone()))).collect();
             let share = self.share(b, task, &thread);
-            self.each_element(b, &share, &Index::default(), 1, |b, at| {
-                for ((cell, mean), &(_, kind, x)) in squares.iter().zip(&means).zip(&self.anchors) {
-                    if kind == ReduceKind::Variance {
-                        self.add_square(b, cell, mean, x, at);
+            share.when_any(b, |b| {
+                self.each_element(b, &share, &Index::default(), 1, |b, at| {
+                    for ((cell, mean), &(_, kind, x)) in squares.iter().zip(&means).zip(&self.anchors) {
+                        if kind == ReduceKind::Variance {
+                            self.add_square(b, cell, mean, x, at);
+                        }
                     }
-                }
+                });
             });
         });
-        self.team.join(b, &self.combined(&squares, |kind| kind == ReduceKind::Variance));
+        self.team.join(b, &self.combined(&squares, |kind| kind == ReduceKind::Variance), false);
         squares
     }
 
@@ -96,12 +100,14 @@ impl Reduction<'_> {
             b.threads(|b, thread| {
                 self.clear(b, &cells);
                 let share = self.share(b, &task, &thread);
-                let means = self.means(b, &share.kept, sums);
-                self.each_element(b, &share, &part, self.parts, |b, at| {
-                    self.add_element(b, pass, &cells, &means, at);
+                share.when_any(b, |b| {
+                    let means = self.means(b, &share.kept, sums);
+                    self.each_element(b, &share, &part, self.parts, |b, at| {
+                        self.add_element(b, pass, &cells, &means, at);
+                    });
                 });
             });
-            self.team.join(b, &self.combined(&cells, wanted));
+            self.team.join(b, &self.combined(&cells, wanted), false);
             self.one_of_team(b, &task, |b, kept| {
                 for (i, cell) in cells.iter().enumerate() {
                     b.store(out, [&[Index::from(i), part.clone()], kept].concat(), cell.get());

@@ -26,7 +26,16 @@ pub(super) struct Share {
     /// Its number among those that share that.
     pub number: Index,
     /// What must hold for there to be such a column.
-    pub inside: Vec<Guard>,
+    inside: Vec<Guard>,
+    /// What follows from that: this column, too, is inside.
+    implied: Vec<Guard>,
+}
+
+impl Share {
+    /// What is done where there is something to do.
+    pub fn when_any<'a>(&self, b: &mut Builder<'a>, body: impl FnOnce(&mut Builder<'a>)) {
+        b.when_implied(self.inside.clone(), self.implied.clone(), body);
+    }
 }
 
 /// Elements of a thread whose loads are under way together.
@@ -63,30 +72,47 @@ impl Team {
         }
     }
 
-    /// Makes of every cell what the operation makes of those of all threads that share it: each of them has it then.
-    pub fn join(self, b: &mut Builder, cells: &[(&Cell, BinOp)]) {
+    /// Makes of every cell what the operation makes of those of all threads that share it, by halves: the first of them
+    /// has it then; with `for_all`, each of them.
+    pub fn join(self, b: &mut Builder, cells: &[(&Cell, BinOp)], for_all: bool) {
         let Team::Columns { across, lanes, down, .. } = self else { return b.across_block(cells) };
+        debug_assert!(down.is_power_of_two());
         let shape = [cells.len(), down, across * lanes];
         let shares = b.kernel.buffer("shares", DType::F32, &shape, Memory::Shared);
         let column = |b: &Builder, thread: &Index| thread.rem(across, b.extents()) * lanes as i64 + b.lane();
-        b.threads(|b, thread| {
-            let (y, x) = (thread.div(across, b.extents()), column(b, &thread));
-            for (i, (cell, _)) in cells.iter().enumerate() {
-                b.store(shares, vec![Index::from(i), y.clone(), x.clone()], cell.get());
-            }
-        });
-        b.joint(Joint::Barrier);
-        b.threads(|b, thread| {
-            let x = column(b, &thread);
-            for (i, (cell, op)) in cells.iter().enumerate() {
-                let share = |y: Index| Expr::Load(shares, vec![Index::from(i), y, x.clone()]);
-                b.assign(cell, share(Index::default()));
-                b.unroll("y", down - 1, |b, y| {
-                    let joined = Expr::Binary(*op, Box::new(cell.get()), Box::new(share(y + 1usize)));
-                    b.assign(cell, joined);
+        let leave = |b: &mut Builder, from: usize, to: usize| {
+            b.threads(|b, thread| {
+                let (y, x) = (thread.div(across, b.extents()), column(b, &thread));
+                b.when(Guard::between(&y, from as i64, to as i64, b.extents()), |b| {
+                    for (i, (cell, _)) in cells.iter().enumerate() {
+                        b.store(shares, vec![Index::from(i), y.clone(), x.clone()], cell.get());
+                    }
                 });
-            }
-        });
+            });
+            b.joint(Joint::Barrier);
+        };
+        let halves = (0..down.ilog2()).rev().map(|n| 1 << n);
+        for half in halves {
+            leave(b, half, 2 * half);
+            b.threads(|b, thread| {
+                let (y, x) = (thread.div(across, b.extents()), column(b, &thread));
+                b.when(Guard::between(&y, 0, half as i64, b.extents()), |b| {
+                    for (i, (cell, op)) in cells.iter().enumerate() {
+                        let share = Expr::Load(shares, vec![Index::from(i), y.clone() + half, x.clone()]);
+                        b.assign(cell, Expr::Binary(*op, Box::new(cell.get()), Box::new(share)));
+                    }
+                });
+            });
+        }
+        if for_all {
+            leave(b, 0, 1);
+            b.threads(|b, thread| {
+                let x = column(b, &thread);
+                for (i, (cell, _)) in cells.iter().enumerate() {
+                    b.assign(cell, Expr::Load(shares, vec![Index::from(i), Index::default(), x.clone()]));
+                }
+            });
+        }
     }
 }
 
@@ -106,16 +132,17 @@ impl Reduction<'_> {
     pub(super) fn share(&self, b: &Builder, task: &[Index], thread: &Index) -> Share {
         let mut kept = task.to_vec();
         let Team::Columns { across, lanes, columns, .. } = self.team else {
-            return Share { kept, number: thread.clone(), inside: vec![] };
+            return Share { kept, number: thread.clone(), inside: vec![], implied: vec![] };
         };
-        let mut inside = vec![];
+        let (mut inside, mut implied) = (vec![], vec![]);
         if let Some(column) = kept.last_mut() {
             let first = (column.clone() * across as i64 + thread.rem(across, b.extents())) * lanes as i64;
             // Columns are a multiple of the lanes.
             inside = Guard::between(&first, 0, (columns + 1 - lanes) as i64, b.extents());
             *column = first + b.lane();
+            implied = Guard::between(column, 0, columns as i64, b.extents());
         }
-        Share { kept, number: thread.div(across, b.extents()), inside }
+        Share { kept, number: thread.div(across, b.extents()), inside, implied }
     }
 
     /// What one thread does of those that share something.
@@ -126,9 +153,9 @@ impl Reduction<'_> {
         body: impl FnOnce(&mut Builder, &[Index]),
     ) {
         b.threads(|b, thread| {
-            let Share { kept, number, mut inside } = self.share(b, task, &thread);
-            inside.push(Guard(number * -1));
-            b.when(inside, |b| body(b, &kept));
+            let share = self.share(b, task, &thread);
+            let first = Guard(share.number.clone() * -1);
+            share.when_any(b, |b| b.when(vec![first], |b| body(b, &share.kept)));
         });
     }
 
@@ -146,21 +173,19 @@ impl Reduction<'_> {
         let own = part.clone() * size as i64 + share.number.clone();
         let full = self.count / (together * UNROLL);
         let done = full * UNROLL * together;
-        b.when(share.inside.clone(), |b| {
-            b.serial("k", full, |b, k| {
-                b.unroll("u", UNROLL, |b, u| {
-                    let number = (k * UNROLL as i64 + u) * together as i64 + own.clone();
-                    let at = self.element(b, &share.kept, number);
-                    body(b, &at);
-                });
+        b.serial("k", full, |b, k| {
+            b.unroll("u", UNROLL, |b, u| {
+                let number = (k * UNROLL as i64 + u) * together as i64 + own.clone();
+                let at = self.element(b, &share.kept, number);
+                body(b, &at);
             });
-            b.serial("k", (self.count - done).div_ceil(together), |b, k| {
-                let number = k * together as i64 + own.clone() + done;
-                let inside = Guard::between(&number, 0, self.count as i64, b.extents());
-                b.when(inside, |b| {
-                    let at = self.element(b, &share.kept, number);
-                    body(b, &at);
-                });
+        });
+        b.serial("k", (self.count - done).div_ceil(together), |b, k| {
+            let number = k * together as i64 + own.clone() + done;
+            let inside = Guard::between(&number, 0, self.count as i64, b.extents());
+            b.when(inside, |b| {
+                let at = self.element(b, &share.kept, number);
+                body(b, &at);
             });
         });
     }
