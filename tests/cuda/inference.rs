@@ -152,3 +152,11 @@ fn small_checks_of_real_gpus() {
         Double::new().test(test);
     }
 }
+
+/// PTX leaves open how tensor cores round their sums.
+#[test]
+fn small_checks_with_sums_that_are_cut_off() {
+    for test in ["gpu::operations", "gpu::lenet5", "gpu::lenet5_step"] {
+        Double::with("sums=truncated").test(test);
+    }
+}

@@ -11,9 +11,12 @@
 //! | `stub` | 1: it is the stub of CUDA's toolkit | 0 |
 //! | `fail` | kernels with this in their name fail | none |
 //! | `after` | so many launches of them go well before | 0 |
+//! | `sums` | how tensor cores add: `rounded`, or `truncated` as GPUs were found to do | `rounded` |
 //!
 //! `NNC_CUDA_DOUBLE_LOG` names a file to which a line is written for every call, in order: the function's
 //! name without `cu`, then what matters of its arguments.
+
+use nnc_ptx_interpreter::Sums;
 
 /// See the module's head.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +35,8 @@ pub struct Config {
     pub fail: Option<String>,
     /// Launches of these that go well before.
     pub after: u64,
+    /// How products of tensor cores are added up.
+    pub sums: Sums,
     /// File of the log.
     pub log: Option<std::path::PathBuf>,
 }
@@ -71,6 +76,7 @@ impl Config {
             stub: false,
             fail: None,
             after: 0,
+            sums: Sums::Rounded,
             log: None,
         };
         for setting in settings.split(',').filter(|s| !s.is_empty()) {
@@ -85,6 +91,13 @@ impl Config {
                 "stub" => config.stub = number() == 1,
                 "after" => config.after = number(),
                 "fail" => config.fail = Some(value.into()),
+                "sums" => {
+                    config.sums = match value {
+                        "rounded" => Sums::Rounded,
+                        "truncated" => Sums::Truncated,
+                        _ => panic!("{SETTINGS}: `{setting}`"),
+                    };
+                }
                 "capability" => {
                     let parts =
                         value.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));

@@ -251,7 +251,8 @@ exports! {
         let bytes = start.add(MAGIC.len()).cast::<[u8; 8]>().read();
         let text = std::slice::from_raw_parts(start.add(MAGIC.len() + 8), u64::from_le_bytes(bytes) as usize);
         let text = std::str::from_utf8(text).map_err(|_| codes::ERROR_INVALID_IMAGE)?;
-        let loaded = Module::parse(text).map_err(|_| codes::ERROR_INVALID_IMAGE)?;
+        let mut loaded = Module::parse(text).map_err(|_| codes::ERROR_INVALID_IMAGE)?;
+        loaded.set_sums(world.config.sums);
         let handle = world.handle();
         world.modules.insert(handle, Arc::new(loaded));
         give(module, raw(handle))

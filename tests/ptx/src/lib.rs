@@ -45,7 +45,7 @@ mod types;
 
 pub use error::{At, Error, Fault, Place, ThreadFault};
 pub use memory::{Buffer, Element, Memory};
-pub use run::{Arg, Stats};
+pub use run::{Arg, Stats, Sums};
 
 /// Instructions that a warp may execute, unless [`Module::set_step_limit`] says otherwise.
 pub const STEP_LIMIT: u64 = 1 << 26;
@@ -55,6 +55,7 @@ pub struct Module {
     kernels: Vec<kernel::Kernel>,
     lines: Vec<String>,
     step_limit: u64,
+    sums: Sums,
 }
 
 impl Module {
@@ -66,7 +67,7 @@ impl Module {
     pub fn parse(text: &str) -> Result<Module, Error> {
         let kernels = parse::parse(text)?;
         let lines = text.lines().map(str::to_string).collect();
-        Ok(Module { kernels, lines, step_limit: STEP_LIMIT })
+        Ok(Module { kernels, lines, step_limit: STEP_LIMIT, sums: Sums::default() })
     }
 
     /// Names of the kernels, in the order of the text.
@@ -83,6 +84,11 @@ impl Module {
     /// Sets how many instructions a warp may execute: more are a fault, so no kernel hangs.
     pub fn set_step_limit(&mut self, limit: u64) {
         self.step_limit = limit;
+    }
+
+    /// Sets how products of tensor cores are added up.
+    pub fn set_sums(&mut self, sums: Sums) {
+        self.sums = sums;
     }
 
     /// Runs a kernel on a grid of blocks of threads, with this many bytes of dynamic shared memory.
@@ -137,6 +143,6 @@ impl Module {
         let Some(found) = self.kernels.iter().find(|k| k.name == kernel) else {
             return Err(Error::NoKernel(kernel.into()));
         };
-        run::launch(found, &self.lines, memory, blocks, args, self.step_limit)
+        run::launch(found, &self.lines, memory, blocks, args, (self.step_limit, self.sums))
     }
 }

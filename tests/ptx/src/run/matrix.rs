@@ -5,14 +5,14 @@
 //! and `2t + 1`. Along k, a lane holds the elements `t` and `t + 4` of TF32, and the pairs from `2t`
 //! and `2t + 8` of the 16-bit types.
 //!
-//! Operands are exact: TF32 ones are f32 whose low 13 bits are ignored. Products are exact too, and
-//! are summed with the accumulator in double precision, in order, and rounded once. (A GPU's sum has
-//! single precision at least, in no documented order: results differ in the last bits.)
+//! Operands are exact: TF32 ones are f32 whose low 13 bits are ignored. Products are exact too; [`super::sums`] says how they
+//! are summed with the accumulator.
 
 use half::{bf16, f16};
 
 use super::Env;
 use super::access::at;
+use super::sums::{Sums, truncated};
 use super::warp::{Outcome, Warp, Words};
 use crate::op::{Address, Lanes, Mma, MmaType, Slot, Space, W};
 
@@ -63,6 +63,13 @@ impl Warp {
                 }
             }
         }
+        env.stats.mmas += 1;
+        if env.sums == Sums::Truncated {
+            return self.accumulate(m, mask, |row, column, c| {
+                let products: [f64; LARGEST_K] = std::array::from_fn(|i| a[row][i] * b[i][column]);
+                truncated(c, &products[..k], 4 * halves)
+            });
+        }
         let mut sums = [[0f64; 8]; 16];
         for (sum, a) in sums.iter_mut().zip(&a) {
             for (x, b) in a.iter().zip(&b).take(k) {
@@ -71,9 +78,7 @@ impl Warp {
                 }
             }
         }
-        self.accumulate(m, &sums, mask)?;
-        env.stats.mmas += 1;
-        Ok(())
+        self.accumulate(m, mask, |row, column, c| (sums[row][column] + f64::from(c)) as f32)
     }
 
     fn operand(&self, env: &mut Env, ty: MmaType, register: W, mask: u32) -> Outcome<&Words> {
@@ -84,14 +89,14 @@ impl Warp {
         Ok(words)
     }
 
-    /// d = sums + c
-    fn accumulate(&mut self, m: &Mma, sums: &[[f64; 8]; 16], mask: u32) -> Outcome<()> {
+    /// d = sum(row, column, c)
+    fn accumulate(&mut self, m: &Mma, mask: u32, sum: impl Fn(usize, usize, f32) -> f32) -> Outcome<()> {
         let mut out = [[0; 32]; 4];
         for (i, out) in out.iter_mut().enumerate() {
             let c = self.w(m.c[i], mask)?;
             for lane in 0..32 {
-                let sum = sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];
-                out[lane] = super::float::bits((sum + f64::from(f32::from_bits(c[lane]))) as f32);
+                let (row, column) = (lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2);
+                out[lane] = super::float::bits(sum(row, column, f32::from_bits(c[lane])));
             }
         }
         for (d, out) in m.d.iter().zip(&out) {

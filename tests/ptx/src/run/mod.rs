@@ -12,6 +12,7 @@ mod float;
 mod int;
 mod matrix;
 mod step;
+mod sums;
 mod traffic;
 mod warp;
 
@@ -23,6 +24,7 @@ use crate::memory::{Buffer, Element, Memory};
 use crate::op::{Space, W};
 use crate::shadow::Who;
 use crate::shared::{Layout, Shared};
+pub use sums::Sums;
 use warp::{Cause, Longs, State, Trouble, Warp};
 
 /// Shared memory of a block: what variables of fixed size may have, and all together.
@@ -107,6 +109,7 @@ pub(crate) struct Env<'a> {
     /// The sectors that the block has touched, if they are to be counted.
     pub touched: Option<HashSet<u64>>,
     pub step_limit: u64,
+    pub sums: Sums,
 }
 
 impl Env<'_> {
@@ -203,7 +206,7 @@ pub(crate) fn launch(
     memory: &mut Memory,
     (shape, blocks, is_sample): (Shape, impl Iterator<Item = u64>, bool),
     args: &[Arg],
-    step_limit: u64,
+    (step_limit, sums): (u64, Sums),
 ) -> Result<Stats, Error> {
     let refuse = |message| Error::Launch { kernel: kernel.name.clone(), message };
     check_shape(kernel, &shape).map_err(refuse)?;
@@ -212,7 +215,8 @@ pub(crate) fn launch(
     let who = Who { launch_first: first, block_first: first, now: first, thread: 0, sync: 0 };
     let shared = Shared::new(Layout::new(&kernel.shared, shape.dynamic_shared));
     let touched = is_sample.then(HashSet::new);
-    let mut env = Env { kernel, memory, shared, params, who, stats: Stats::default(), touched, step_limit };
+    let stats = Stats::default();
+    let mut env = Env { kernel, memory, shared, params, who, stats, touched, step_limit, sums };
     let count = threads(shape.block) as u32;
     let mut warps: Vec<Warp> =
         (0..count.div_ceil(32)).map(|w| Warp::new(kernel, w * 32, (count - w * 32).min(32))).collect();

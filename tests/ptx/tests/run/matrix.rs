@@ -1,7 +1,7 @@
 //! Tensor-core instructions and matrix loads against naive products, with operands rounded as they are.
 
 use half::{bf16, f16};
-use nnc_ptx_interpreter::{Fault, Memory};
+use nnc_ptx_interpreter::{Fault, Memory, Sums};
 
 use crate::support::{fault, module, run};
 
@@ -119,6 +119,21 @@ fn unrounded_operands_are_counted() {
     let stats =
         run(&module(&tile("tf32", 8, "cvt.rna.tf32.f32")), &mut memory, 1, 32, &[a, b, c, d]).unwrap();
     assert_eq!(stats.unrounded_tf32, 0);
+}
+
+#[test]
+fn sums_may_be_truncated() {
+    let mut module = module(&tile("bf16", 16, ""));
+    // The first eight products are 1.5, of which nothing is lost; the others are below the last bit of 12.
+    let a: Vec<bf16> = (0..256).map(|i| bf16::from_f32(if i % 16 < 8 { 1.5 } else { 1e-7 })).collect();
+    let mut memory = Memory::new();
+    let (a, b) = (memory.upload("a", &a), memory.upload("b", &[bf16::ONE; 128]));
+    let (c, d) = (memory.upload("c", &[0f32; 128]), memory.allocate("d", 512));
+    for (sums, expected) in [(Sums::Rounded, 12.000_001), (Sums::Truncated, 12.0)] {
+        module.set_sums(sums);
+        run(&module, &mut memory, 1, 32, &[a, b, c, d]).unwrap();
+        assert_eq!(memory.download::<f32>(d).unwrap(), [expected; 128], "{sums:?}");
+    }
 }
 
 #[test]
