@@ -286,13 +286,15 @@ impl Memory {
         Ok((storage, offset as usize))
     }
 
-    /// The address must be in a buffer and a multiple of this size.
+    /// The address, in a buffer or not, must be a multiple of this size.
     pub(crate) fn check_aligned(&mut self, address: u64, size: u32) -> Result<(), Fault> {
-        let (storage, offset) = self.locate(address, 1)?;
-        if offset % size as usize == 0 {
+        if address.is_multiple_of(size.into()) {
             return Ok(());
         }
-        let place = Place { name: storage.name.clone(), offset: offset as i64 };
+        let place = match self.locate(address, 1) {
+            Ok((storage, offset)) => Place { name: storage.name.clone(), offset: offset as i64 },
+            Err(_) => Place { name: "global memory".into(), offset: address as i64 },
+        };
         Err(Fault::Misaligned { place, size, align: ALIGN })
     }
 

@@ -41,10 +41,9 @@ impl Warp {
                 return fault(1 << lane, Fault::Operand { what: "the source's size", value, limit });
             }
             let mut bytes = [0; 16];
-            // What is read are the bytes up to the size, at an address aligned for the whole copy.
-            if size > 0 {
-                env.memory.check_aligned(from[lane], copy.bytes.into()).map_err(at(lane))?;
-            }
+            // What is read are the bytes up to the size, but the address must be aligned for the whole copy, even where
+            // nothing is read.
+            env.memory.check_aligned(from[lane], copy.bytes.into()).map_err(at(lane))?;
             let mut done = 0;
             while done < size {
                 let piece = largest_piece(size - done);

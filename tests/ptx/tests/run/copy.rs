@@ -172,6 +172,10 @@ fn copies_fill_with_zeros() {
     assert_eq!(copy("ca.shared.global [s], [%x], 16, 0", all).1, [0; 4]);
     // What lies past the size is not read: the buffer ends after 8 bytes here.
     assert_eq!(copy("ca.shared.global [s], [%x+16], 16, 8", all).1, [5, 6, 0, 0]);
+    // Where nothing is read the address may be anywhere, but must be aligned.
+    assert_eq!(copy("ca.shared.global [s], [%x+1600], 16, 0", all).1, [0; 4]);
+    let (_, found) = fault(copy("ca.shared.global [s], [%x+1604], 16, 0", all).0);
+    assert!(matches!(found, Fault::Misaligned { .. }), "{found}");
     let (_, found) = fault(copy("ca.shared.global [s], [%x+16], 16", all).0);
     assert!(matches!(found, Fault::OutOfBounds { .. }), "{found}");
     let (_, found) = fault(copy("ca.shared.global [s], [%x+4], 16", all).0);

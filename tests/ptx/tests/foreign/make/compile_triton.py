@@ -1,8 +1,9 @@
-"""Compiles small Triton kernels to PTX for the interpreter's tests; needs `pip install triton`, and no GPU.
+"""Compiles small Triton kernels to PTX for the interpreter's tests; no GPU is needed.
 
+    pip install triton==3.9.0
     python3 compile_triton.py            # writes ../ptx/*.ptx
 
-A file's first line says how its kernel is launched; `../main.rs` reads that.
+A file's first line says how its kernel is launched; `../support.rs` reads that.
 """
 
 import os
@@ -10,7 +11,8 @@ import re
 from pathlib import Path
 
 os.environ["TRITON_DISABLE_LINE_INFO"] = "1"
-os.environ.setdefault("TRITON_ALWAYS_COMPILE", "1")
+os.environ["TRITON_ALWAYS_COMPILE"] = "1"
+os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
 
 import triton
 import triton.language as tl
