@@ -1,6 +1,7 @@
 //! Tests of the passes.
 
 mod golden;
+mod groups;
 mod invariants;
 mod meaning;
 pub(crate) mod random;
