@@ -209,6 +209,36 @@ pub enum Stmt {
     Joint(Joint),
 }
 
+impl Stmt {
+    /// Calls `f` for every statement, those within others after them.
+    pub fn walk<'a>(body: &'a [Stmt], f: &mut dyn FnMut(&'a Stmt)) {
+        for stmt in body {
+            f(stmt);
+            if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = stmt {
+                Stmt::walk(body, f);
+            }
+        }
+    }
+
+    /// The elements that it loads, stores or fetches ahead itself, not by statements within it.
+    pub fn places(&self) -> Vec<(BufferId, &[Index])> {
+        match self {
+            Stmt::Loop { .. } | Stmt::If { .. } => vec![],
+            Stmt::Prefetch { buffer, index, .. } => vec![(*buffer, index)],
+            Stmt::Joint(joint) => joint.accesses(),
+            Stmt::Store { buffer, index, value } => {
+                let mut places = vec![(*buffer, index.as_slice())];
+                value.walk(&mut |e| {
+                    if let Expr::Load(b, i) = e {
+                        places.push((*b, i));
+                    }
+                });
+                places
+            }
+        }
+    }
+}
+
 /// A value that [`Expr::Let`] has named; unique in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Local(pub u32);

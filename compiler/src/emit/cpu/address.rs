@@ -14,7 +14,7 @@ use nnc_runtime::program::Access;
 use super::assembler::{Assembler, Place};
 use super::function::{Binding, Emitter};
 use crate::kernel::index::Atom;
-use crate::kernel::{BufferId, Expr, Guard, Index, Memory, Stmt, Var};
+use crate::kernel::{BufferId, Guard, Index, Memory, Stmt, Var};
 
 /// Pointers that an innermost loop carries; more would not stay in registers.
 const MOST_INDUCTIONS: usize = 8;
@@ -324,20 +324,6 @@ impl<A: Assembler> Emitter<'_, A> {
 /// All loads, stores and prefetches.
 pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
     let mut out = vec![];
-    for s in body {
-        match s {
-            Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
-            Stmt::Prefetch { buffer, index, .. } => out.push((*buffer, index.as_slice())),
-            Stmt::Joint(joint) => out.extend(joint.accesses()),
-            Stmt::Store { buffer, index, value } => {
-                out.push((*buffer, index.as_slice()));
-                value.walk(&mut |e| {
-                    if let Expr::Load(b, i) = e {
-                        out.push((*b, i));
-                    }
-                });
-            }
-        }
-    }
+    Stmt::walk(body, &mut |stmt| out.extend(stmt.places()));
     out
 }

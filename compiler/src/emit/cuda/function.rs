@@ -389,20 +389,11 @@ fn multiplies(body: &[Stmt]) -> bool {
 /// All loads and stores.
 pub fn accesses(body: &[Stmt]) -> Vec<(BufferId, &[Index])> {
     let mut out = vec![];
-    for s in body {
-        match s {
-            Stmt::Loop { body, .. } | Stmt::If { body, .. } => out.extend(accesses(body)),
-            Stmt::Prefetch { .. } => {}
-            Stmt::Joint(joint) => out.extend(joint.accesses()),
-            Stmt::Store { buffer, index, value } => {
-                out.push((*buffer, index.as_slice()));
-                value.walk(&mut |e| {
-                    if let Expr::Load(b, i) = e {
-                        out.push((*b, i));
-                    }
-                });
-            }
+    Stmt::walk(body, &mut |stmt| {
+        // What is fetched ahead on a CPU is left out here.
+        if !matches!(stmt, Stmt::Prefetch { .. }) {
+            out.extend(stmt.places());
         }
-    }
+    });
     out
 }
