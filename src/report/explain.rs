@@ -98,12 +98,18 @@ fn group(out: &mut String, graph: &Graph, sources: &SourceMap, i: usize, fusion:
     }
 }
 
-/// How a 3x3 convolution is computed.
+/// How a 3x3 convolution, or several of them, are computed.
 fn algorithm(out: &mut String, network: &Network, graph: &Graph, i: usize, prepared: &HashSet<NodeId>) {
     let nodes = &graph.groups[i].nodes;
     let options = network.options().lowering();
     if let Some(chosen) = algorithm_of(graph, nodes, prepared, &network.options().chosen_target(), &options) {
         let _ = writeln!(out, "  by {chosen}");
+    }
+    let convolutions = nodes.iter().filter(|&&n| matches!(graph.node(n).op, Op::Conv2d(_)));
+    if let [made @ .., _] = convolutions.map(|&n| label(graph, n)).collect::<Vec<_>>().as_slice()
+        && !made.is_empty()
+    {
+        let _ = writeln!(out, "  by rows: a task makes those of {} that it reads", made.join(" and "));
     }
 }
 

@@ -76,6 +76,22 @@ fn explain_knows_the_algorithms() {
     }
 }
 
+/// Kernels of several convolutions, of two and of three.
+#[test]
+fn explain_says_what_tasks_make_for_themselves() {
+    let explained = nnc("explain examples/mobilenet_v2.nn --set N=1 --target-cpu fma").ok();
+    for made in
+        ["conv2d `features.1.conv.0.0`", "conv2d `features.2.conv.0.0` and conv2d `features.2.conv.1.0`"]
+    {
+        let line = format!("\n  by rows: a task makes those of {made} that it reads\n");
+        assert!(explained.contains(&line), "{explained}");
+    }
+    let kernels = nnc("compile examples/mobilenet_v2.nn --set N=1 --target-cpu fma --emit kernels").ok();
+    let runs = kernels.lines().filter(|l| l.trim_start().starts_with("run"));
+    let several = runs.filter(|l| l.matches("conv2d").count() > 1).count();
+    assert_eq!(explained.matches("\n  by rows: ").count(), several);
+}
+
 #[test]
 fn bench_prints_a_line_of_json() {
     let text = nnc("bench examples/lenet.nn --set N=2 --threads 1 --runs 3 --json").ok();
