@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod check;
 mod compile;
+mod curves;
 mod devices;
 mod eval;
 mod explain;
@@ -64,6 +65,7 @@ enum Command {
     Eval(eval::Args),
     Bench(bench::Args),
     Train(train::Args),
+    Curves(curves::Args),
     Devices(devices::Args),
 }
 
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Curves(args) => curves::run(&args),
         Command::Devices(args) => devices::run(&args),
     };
     match outcome {

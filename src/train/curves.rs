@@ -10,8 +10,10 @@ use crate::error::Result;
 
 const WIDTH: u32 = 720;
 const PANEL_HEIGHT: u32 = 320;
-/// What the names of the lines have, to the right of them.
-const LEGEND_WIDTH: i32 = 110;
+/// What the names of the lines have, to the right of them: so much at least, and for a letter; beside them, their colors.
+const LEAST_LEGEND: i32 = 110;
+const LETTER: i32 = 7;
+const LEGEND_COLOR: i32 = 42;
 const COLORS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
@@ -53,6 +55,25 @@ impl Panel {
     pub fn add(&mut self, name: impl Into<String>, points: Vec<(f64, f64)>) {
         self.series.push(Series { name: name.into(), points });
     }
+
+    /// Adds a point to the line of that name, which begins with it if there is none.
+    pub fn add_point(&mut self, name: &str, point: (f64, f64)) {
+        match self.series.iter_mut().find(|s| s.name == name) {
+            Some(s) => s.points.push(point),
+            None => self.add(name, vec![point]),
+        }
+    }
+}
+
+/// The color of a line by its number: of the first ones our own, then those of a palette of 99.
+fn color(line: usize) -> RGBColor {
+    match COLORS.get(line) {
+        Some(color) => *color,
+        None => {
+            let (r, g, b) = Palette99::pick(line).rgb();
+            RGBColor(r, g, b)
+        }
+    }
 }
 
 /// The panels, one below the other, as an SVG document.
@@ -90,7 +111,7 @@ fn draw_panel(area: &Area<'_>, heading: &str, panel: &Panel) -> Drawn {
     let x = range(all().map(|p| p.0));
     let mut builder = ChartBuilder::on(area);
     builder.caption(heading, ("sans-serif", 18)).margin(12).x_label_area_size(36).y_label_area_size(56);
-    builder.margin_right(LEGEND_WIDTH);
+    builder.margin_right(legend_width(&lines));
     draw_legend(area, &lines)?;
     if panel.logarithmic {
         let powers = range(all().map(|p| p.1.log10()));
@@ -117,7 +138,12 @@ where
     mesh.x_desc(over).x_label_formatter(&plain).y_label_formatter(&mark);
     mesh.light_line_style(WHITE).draw()?;
     for (i, (_, points)) in lines.into_iter().enumerate() {
-        chart.draw_series(LineSeries::new(points, COLORS[i % COLORS.len()].stroke_width(2)))?;
+        // A line of one point would not be seen.
+        if let &[point] = points.as_slice() {
+            chart.draw_series([Circle::new(point, 3, color(i).filled())])?;
+        } else {
+            chart.draw_series(LineSeries::new(points, color(i).stroke_width(2)))?;
+        }
     }
     Ok(())
 }
@@ -128,12 +154,19 @@ fn plain(x: &f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
+/// Pixels of the legend. It leaves the chart half of the width, however long a name is.
+fn legend_width(lines: &[Line<'_>]) -> i32 {
+    let letters = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let wanted = LEGEND_COLOR.saturating_add(LETTER.saturating_mul(letters.try_into().unwrap_or(i32::MAX)));
+    wanted.clamp(LEAST_LEGEND, WIDTH as i32 / 2)
+}
+
 /// The names of the lines, beside the chart: in it they would cover lines.
 fn draw_legend(area: &Area<'_>, lines: &[Line<'_>]) -> Drawn {
-    let x = WIDTH as i32 - LEGEND_WIDTH + 12;
+    let x = WIDTH as i32 - legend_width(lines) + 12;
     for (i, (name, _)) in lines.iter().enumerate() {
         let y = 48 + 20 * i as i32;
-        let color = COLORS[i % COLORS.len()];
+        let color = color(i);
         area.draw(&PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)))?;
         area.draw(&Text::new(name.to_string(), (x + 24, y - 6), ("sans-serif", 13)))?;
     }

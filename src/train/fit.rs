@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::Folder;
-use super::curves::{self, Panel, Series};
+use super::curves;
 use super::evaluation::{Evaluation, Measures};
 use super::log::{self, Log};
+use super::logged::{self, Logged, Over};
 use super::trainer::{Prepared, Trainer};
 use crate::Error;
 use crate::data::augment::{Augment, Normalize, Transform};
@@ -24,6 +25,9 @@ use crate::error::Result;
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The learning curves in [`FitOptions::out`].
 pub const CURVES: &str = "curves.svg";
+
+/// Points of a training curve in an epoch.
+const POINTS: u64 = 10;
 /// The confusion matrix in [`FitOptions::out`].
 pub const CONFUSION: &str = "confusion.txt";
 /// The parameters alone in [`FitOptions::out`].
@@ -320,7 +324,9 @@ impl<'a> Run<'a> {
         if let Some(log) = &mut self.log {
             log.flush()?;
         }
-        let panels = panels(&out.join(log::FILE), self.trainer.steps_an_epoch())?;
+        let (logged, steps) = (Logged::read(&out.join(log::FILE))?, self.trainer.steps_an_epoch());
+        let run = logged::Run { log: &logged, training: "training".into(), test: "test".into() };
+        let panels = logged::panels(&[run], steps.div_ceil(POINTS), Over::Epochs(steps));
         let drawing = curves::svg(&self.trainer.settings().net, &panels)?;
         file::write(out.join(CURVES), drawing.as_bytes())?;
         if let Some(confusion) = self.evaluation.as_ref().and_then(|e| e.confusion.as_ref()) {
@@ -368,55 +374,5 @@ impl Mean {
                 metrics: s.metrics.iter().map(|(name, v)| (name.clone(), v / n)).collect(),
             },
         }
-    }
-}
-
-/// The curves of a log: of each measure, means of training steps over a part of an epoch, and evaluations.
-fn panels(path: &std::path::Path, steps: u64) -> Result<Vec<Panel>> {
-    /// Points of a training curve in an epoch.
-    const POINTS: u64 = 10;
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-    let mut panels: Vec<Panel> = vec![];
-    let mut part: Vec<(String, f64, u64)> = vec![];
-    let every = steps.div_ceil(POINTS).max(1);
-    for line in text.lines() {
-        let Ok(serde_json::Value::Object(line)) = serde_json::from_str(line) else { continue };
-        let step = line.get("step").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        let at = step as f64 / steps as f64;
-        if let Some(serde_json::Value::Object(values)) = line.get("evaluation") {
-            for (name, v) in values {
-                add_point(&mut panels, name, "test", (at, v.as_f64().unwrap_or(f64::NAN)));
-            }
-            continue;
-        }
-        let measured =
-            line.iter().filter(|(name, _)| !["step", "epoch", "learning_rate"].contains(&&***name));
-        for (name, v) in measured {
-            let v = v.as_f64().unwrap_or(f64::NAN);
-            match part.iter_mut().find(|(n, ..)| n == name) {
-                Some((_, sum, count)) => (*sum, *count) = (*sum + v, *count + 1),
-                None => part.push((name.clone(), v, 1)),
-            }
-        }
-        if step.is_multiple_of(every) {
-            for (name, sum, count) in part.drain(..) {
-                add_point(&mut panels, &name, "training", (at, sum / count as f64));
-            }
-        }
-    }
-    // The loss first.
-    panels.sort_by_key(|p| p.measure != "loss");
-    Ok(panels)
-}
-
-fn add_point(panels: &mut Vec<Panel>, measure: &str, series: &str, point: (f64, f64)) {
-    let at = panels.iter().position(|p| p.measure == measure).unwrap_or_else(|| {
-        panels.push(Panel::new(measure));
-        panels.len() - 1
-    });
-    let all = &mut panels[at].series;
-    match all.iter_mut().find(|s| s.name == series) {
-        Some(s) => s.points.push(point),
-        None => all.push(Series { name: series.into(), points: vec![point] }),
     }
 }

@@ -18,6 +18,7 @@ pub mod events;
 pub mod fit;
 mod inputs;
 pub mod log;
+pub mod logged;
 mod memory;
 pub mod schedule;
 mod step;

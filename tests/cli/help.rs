@@ -2,8 +2,10 @@
 
 use crate::support::nnc;
 
-const SUBCOMMANDS: [&str; 11] =
-    ["check", "fmt", "summary", "graph", "explain", "compile", "run", "eval", "bench", "train", "devices"];
+const SUBCOMMANDS: [&str; 12] = [
+    "check", "fmt", "summary", "graph", "explain", "compile", "run", "eval", "bench", "train", "curves",
+    "devices",
+];
 
 #[test]
 fn help_teaches() {

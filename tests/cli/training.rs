@@ -74,6 +74,38 @@ fn a_run_tells_what_it_does_and_leaves_weights_that_work() {
     assert!(nnc_in(folder.path(), &format!("{TRAIN} --out {{}}/run --resume")).ok().contains("accuracy: "));
 }
 
+/// Runs in one figure: a line of training and one of tests each, named.
+#[test]
+fn curves_of_several_runs_are_one_figure() {
+    let folder = folder();
+    for seed in [1, 2] {
+        let line = format!("{TRAIN} --epochs 1 --out {{}}/run{seed}");
+        nnc_in(folder.path(), &line.replace("--seed 3", &format!("--seed {seed}"))).ok();
+    }
+    nnc_in(folder.path(), "curves {}/run1 second={}/run2/ --every 4 -o {}/both.svg --title halves").ok();
+    let drawing = std::fs::read_to_string(folder.path().join("both.svg")).unwrap();
+    for text in ["halves: loss", "top1", "accuracy", "run1", "run1, test", "second", "second, test", "step"] {
+        assert!(drawing.contains(&format!("\n{text}\n")), "{text}: {drawing}");
+    }
+    // Of the only evaluation there is a point for each of three measures.
+    assert_eq!(drawing.matches("<circle").count(), 6, "{drawing}");
+    assert_eq!(drawing, nnc_in(folder.path(), "curves {}/run1 second={}/run2 --every 4 --title halves").ok());
+
+    let text = nnc_in(folder.path(), "curves {}/run1 run1={}/run2").failed();
+    assert!(
+        text.contains(
+            "two runs are called `run1`: `NAME={}/run2`"
+                .replace("{}", folder.path().to_str().unwrap())
+                .as_str()
+        ),
+        "{text}"
+    );
+    let text = nnc_in(folder.path(), "curves {}/nothing").failed();
+    assert!(text.contains("cannot read") && text.contains("nothing"), "{text}");
+    let text = nnc_in(folder.path(), "curves {}/halves.nn").failed();
+    assert!(text.contains("has no steps of a training run"), "{text}");
+}
+
 fn weights(folder: &Path, run: &str) -> Vec<u8> {
     std::fs::read(folder.join(run).join("weights.safetensors")).expect("the run has ended")
 }
