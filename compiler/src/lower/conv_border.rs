@@ -32,11 +32,6 @@ pub(super) struct Tiles {
 }
 
 impl Geometry {
-    /// True if the input is padded and read where it lies.
-    pub fn has_borders(&self) -> bool {
-        self.taps.padded && !self.stages
-    }
-
     /// True if no tiles but the first and the last of a row meet a border.
     pub fn leaves_borders_out(&self) -> bool {
         let inside = |columns: &Axis, tiles: &Tiles| {
@@ -55,7 +50,7 @@ impl Geometry {
             out.push(Tiles { column, number, count, pixels });
             (column, number) = (column + count * pixels, number + count);
         }
-        if !self.has_borders() {
+        if !self.has_borders {
             return out;
         }
         let apart = |t: Tiles, first: usize| {
@@ -86,7 +81,7 @@ impl Geometry {
 impl ConvGroup<'_> {
     /// Guards that keep a row of the input inside of the image, counted from its first one.
     pub fn rows_inside(&self, b: &Builder, row: &Index) -> Vec<Guard> {
-        if !self.geometry.has_borders() {
+        if !self.geometry.has_borders {
             return vec![];
         }
         Guard::between(row, 0, self.geometry.input[1] as i64, b.extents())
@@ -95,7 +90,7 @@ impl ConvGroup<'_> {
     /// The columns of the kernel for a tile of so many pixels at a column.
     pub fn spans(&self, b: &mut Builder, comb: &Comb, column: &Index, pixels: usize) -> Vec<Span> {
         let g = &self.geometry;
-        if !g.has_borders() {
+        if !g.has_borders {
             return vec![Span { taps: 0..comb.columns.taps, pixels: 0..pixels }];
         }
         let (first, last) = column.range(b.extents());
@@ -165,10 +160,10 @@ mod tests {
     fn borders_are_left_out_where_only_the_outer_tiles_meet_them() {
         for (size, kernel, padding, stride) in [(56, 3, 1, 1), (14, 5, 2, 1), (7, 3, 1, 1), (57, 3, 1, 2)] {
             let g = geometry(size, kernel, padding, stride);
-            assert!(g.has_borders() && !g.stages, "{size} {kernel}");
+            assert!(g.has_borders && !g.stages, "{size} {kernel}");
         }
         // Forty columns of zeros are more than a tile.
         assert!(geometry(128, 81, 40, 1).stages);
-        assert!(!geometry(56, 1, 0, 1).has_borders());
+        assert!(!geometry(56, 1, 0, 1).has_borders);
     }
 }

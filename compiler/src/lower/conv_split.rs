@@ -163,6 +163,8 @@ pub(super) struct Geometry {
     pub staged: [usize; 2],
     /// Whether they are copied to scratch.
     pub stages: bool,
+    /// Whether the input is padded and read where it lies.
+    pub has_borders: bool,
     /// What it takes, by the model.
     pub cycles: f64,
 }
@@ -301,6 +303,7 @@ impl Problem<'_> {
             conv_rows: 0,
             staged: [0; 2],
             stages: self.stages,
+            has_borders: self.has_borders(),
             cycles: 0.0,
         };
         self.choose_chunk(&mut g);
