@@ -91,28 +91,64 @@ fn draw(out: &mut String, title: &str, panels: &[Panel]) -> Drawn {
     root.fill(&WHITE)?;
     for (i, (area, panel)) in root.split_evenly((panels.len().max(1), 1)).iter().zip(panels).enumerate() {
         let heading = if i == 0 { format!("{title}: {}", panel.measure) } else { panel.measure.clone() };
-        draw_panel(area, &heading, panel)?;
+        draw_panel(area, &heading, &Drawable::of(panel, panels))?;
     }
     root.present()?;
     Ok(())
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-/// A line's name and its points that can be drawn.
-type Line<'a> = (&'a str, Vec<(f64, f64)>);
 
-fn draw_panel(area: &Area<'_>, heading: &str, panel: &Panel) -> Drawn {
-    let drawable = |s: &Series| -> Vec<(f64, f64)> {
-        let can = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && (*y > 0.0 || !panel.logarithmic);
-        s.points.iter().copied().filter(can).collect()
-    };
-    let lines: Vec<Line<'_>> = panel.series.iter().map(|s| (&*s.name, drawable(s))).collect();
-    let all = || lines.iter().flat_map(|(_, points)| points.iter().copied());
-    let x = range(all().map(|p| p.0));
+/// What a panel is drawn from.
+struct Drawable<'a> {
+    panel: &'a Panel,
+    lines: Vec<Line<'a>>,
+    /// From the first to the last point of all panels over the same.
+    x: std::ops::Range<f64>,
+}
+
+/// A line: its name, its color, and its points that can be drawn.
+struct Line<'a> {
+    name: &'a str,
+    color: RGBColor,
+    points: Vec<(f64, f64)>,
+}
+
+impl<'a> Drawable<'a> {
+    /// That of a panel of a figure: lines of one name have one color in all of them.
+    fn of(panel: &'a Panel, figure: &[Panel]) -> Drawable<'a> {
+        let mut names: Vec<&str> = vec![];
+        for series in figure.iter().flat_map(|p| &p.series) {
+            if !names.contains(&series.name.as_str()) {
+                names.push(&series.name);
+            }
+        }
+        let line = |s: &'a Series| {
+            let number = names.iter().position(|n| *n == s.name).unwrap_or(0);
+            Line { name: &s.name, color: color(number), points: panel.drawn(s).collect() }
+        };
+        let alike = figure.iter().filter(|p| p.over == panel.over);
+        let x = range(alike.flat_map(|p| p.series.iter().flat_map(|s| p.drawn(s))).map(|p| p.0));
+        Drawable { panel, lines: panel.series.iter().map(line).collect(), x }
+    }
+}
+
+impl Panel {
+    /// The points of a line that can be drawn.
+    fn drawn(&self, series: &Series) -> impl Iterator<Item = (f64, f64)> + Clone {
+        let logarithmic = self.logarithmic;
+        let can = move |(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && (*y > 0.0 || !logarithmic);
+        series.points.iter().copied().filter(can)
+    }
+}
+
+fn draw_panel(area: &Area<'_>, heading: &str, Drawable { panel, lines, x }: &Drawable) -> Drawn {
+    let all = || lines.iter().flat_map(|line| line.points.iter().copied());
+    let x = x.clone();
     let mut builder = ChartBuilder::on(area);
     builder.caption(heading, ("sans-serif", 18)).margin(12).x_label_area_size(36).y_label_area_size(56);
-    builder.margin_right(legend_width(&lines));
-    draw_legend(area, &lines)?;
+    builder.margin_right(legend_width(lines));
+    draw_legend(area, lines)?;
     if panel.logarithmic {
         let powers = range(all().map(|p| p.1.log10()));
         let y = (10f64.powf(powers.start)..10f64.powf(powers.end)).log_scale();
@@ -127,7 +163,7 @@ fn draw_panel(area: &Area<'_>, heading: &str, panel: &Panel) -> Drawn {
 
 fn draw_lines<'a, 'b: 'a, Y>(
     mut chart: ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>,
-    lines: Vec<Line<'_>>,
+    lines: &[Line<'_>],
     over: &str,
     mark: impl Fn(&f64) -> String,
 ) -> Drawn
@@ -137,12 +173,13 @@ where
     let mut mesh = chart.configure_mesh();
     mesh.x_desc(over).x_label_formatter(&plain).y_label_formatter(&mark);
     mesh.light_line_style(WHITE).draw()?;
-    for (i, (_, points)) in lines.into_iter().enumerate() {
+    for line in lines {
         // A line of one point would not be seen.
-        if let &[point] = points.as_slice() {
-            chart.draw_series([Circle::new(point, 3, color(i).filled())])?;
+        if let &[point] = line.points.as_slice() {
+            chart.draw_series([Circle::new(point, 3, line.color.filled())])?;
         } else {
-            chart.draw_series(LineSeries::new(points, color(i).stroke_width(2)))?;
+            let points = line.points.iter().copied();
+            chart.draw_series(LineSeries::new(points, line.color.stroke_width(2)))?;
         }
     }
     Ok(())
@@ -156,7 +193,7 @@ fn plain(x: &f64) -> String {
 
 /// Pixels of the legend. It leaves the chart half of the width, however long a name is.
 fn legend_width(lines: &[Line<'_>]) -> i32 {
-    let letters = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let letters = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
     let wanted = LEGEND_COLOR.saturating_add(LETTER.saturating_mul(letters.try_into().unwrap_or(i32::MAX)));
     wanted.clamp(LEAST_LEGEND, WIDTH as i32 / 2)
 }
@@ -164,11 +201,10 @@ fn legend_width(lines: &[Line<'_>]) -> i32 {
 /// The names of the lines, beside the chart: in it they would cover lines.
 fn draw_legend(area: &Area<'_>, lines: &[Line<'_>]) -> Drawn {
     let x = WIDTH as i32 - legend_width(lines) + 12;
-    for (i, (name, _)) in lines.iter().enumerate() {
+    for (i, line) in lines.iter().enumerate() {
         let y = 48 + 20 * i as i32;
-        let color = color(i);
-        area.draw(&PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)))?;
-        area.draw(&Text::new(name.to_string(), (x + 24, y - 6), ("sans-serif", 13)))?;
+        area.draw(&PathElement::new([(x, y), (x + 18, y)], line.color.stroke_width(2)))?;
+        area.draw(&Text::new(line.name.to_string(), (x + 24, y - 6), ("sans-serif", 13)))?;
     }
     Ok(())
 }
@@ -203,6 +239,19 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("NaN"));
+    }
+
+    /// A line has its color, and its place, in all panels.
+    #[test]
+    fn panels_are_of_one_figure() {
+        let mut loss = panel("loss", vec![(0.0, 2.0), (8.0, 1.0)]);
+        loss.add("test", vec![(8.0, 1.5)]);
+        let mut accuracy = Panel::new("accuracy");
+        accuracy.add("test", vec![(8.0, 0.9)]);
+        let drawn = Drawable::of(&accuracy, &[loss.clone(), accuracy.clone()]);
+        assert_eq!((drawn.lines[0].color, drawn.x), (COLORS[1], range([0.0, 8.0].into_iter())));
+        let text = svg("net", &[loss, accuracy]).unwrap();
+        assert_eq!(text.matches("<circle").count(), 2, "{text}");
     }
 
     #[test]
