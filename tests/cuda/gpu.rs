@@ -354,13 +354,18 @@ examples! {
 /// A training step of an example against PyTorch's: loss, gradients, running statistics.
 fn check_step(name: &str, example: &str) {
     require_gpu();
+    check_step_in(Precision::Default, name, example, [GRADIENT, LOGITS]);
+    check_step_in(Precision::Strict, name, example, [STRICT_GRADIENT, STRICT_LOGITS]);
+}
+
+fn check_step_in(precision: Precision, name: &str, example: &str, [gradient, logits]: [f64; 2]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let json = std::fs::read_to_string(root.join(format!("tests/reference/train/{name}.json"))).unwrap();
     let expected: serde_json::Value = serde_json::from_str(&json).unwrap();
     let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
     let label: Vec<i32> = serde_json::from_value(expected["labels"].clone()).unwrap();
     let source = Source::open(root.join(format!("examples/{example}.nn"))).unwrap();
-    let options = Options::new().device(Device::Cuda);
+    let options = Options::new().device(Device::Cuda).precision(precision);
     let how = TrainerOptions { batch: Some(label.len()), ..TrainerOptions::default() };
     let mut trainer = Trainer::new(&source, &options, &how).unwrap_or_else(|e| panic!("{}", e.render(false)));
     trainer.start_from(&reference::weights(&source.network(&options).unwrap()), &[]).unwrap();
@@ -372,24 +377,26 @@ fn check_step(name: &str, example: &str) {
         let found = floats(&gradients[parameter]);
         let (norm, want_norm) =
             (found.iter().map(|x| x * x).sum::<f64>().sqrt(), want["norm"].as_f64().unwrap());
-        assert!((norm - want_norm).abs() <= GRADIENT * want_norm, "`{parameter}`: {want_norm}, found {norm}");
+        assert!((norm - want_norm).abs() <= gradient * want_norm, "`{parameter}`: {want_norm}, found {norm}");
         let first: Vec<f64> = serde_json::from_value(want["first"].clone()).unwrap();
         for (f, w) in found.iter().zip(first) {
-            assert!((f - w).abs() <= GRADIENT * want_norm, "gradient of `{parameter}`: {w}, found {f}");
+            assert!((f - w).abs() <= gradient * want_norm, "gradient of `{parameter}`: {w}, found {f}");
         }
     }
     let loss = expected["loss"].as_f64().unwrap();
-    assert_close("the loss", &[trainer.step(&given).unwrap().loss], &[loss], LOGITS);
+    assert_close("the loss", &[trainer.step(&given).unwrap().loss], &[loss], logits);
     let weights = trainer.weights().unwrap();
     for (statistic, want) in expected["running"].as_object().unwrap() {
         let want: Vec<f64> = serde_json::from_value(want.clone()).unwrap();
         let found = floats(&weights.tensors().unwrap()[statistic]);
-        assert_close(statistic, &found[..want.len()], &want, LOGITS);
+        assert_close(statistic, &found[..want.len()], &want, logits);
     }
 }
 
-/// Of a gradient's norm; as for [`LOGITS`].
-const GRADIENT: f64 = 2e-2;
+/// Of a gradient's norm. With factors rounded to TF32 in the same places, PyTorch on a CPU differs from itself by up to
+/// 1.3e-2 (LeNet-5), 3.6e-2 (VGG-11) and 3.9e-2 (ResNet-18) of it: batch normalisation of eight pictures magnifies that.
+const GRADIENT: f64 = 8e-2;
+const STRICT_GRADIENT: f64 = 2e-3;
 
 macro_rules! steps {
     ($($test:ident: $name:literal, $example:literal;)*) => { $(
