@@ -73,6 +73,8 @@ pub struct Plan {
     /// The most bytes that are in use for weights at one time while they are loaded: what has been prepared so
     /// far, and the parameters that it is made of, each from the first launch that reads it to the last one.
     pub loading_bytes: usize,
+    /// The most bytes of parameters that only the prepare phase reads, at one time likewise.
+    pub lent_bytes: usize,
     /// Size of the constants.
     pub constant_bytes: usize,
     /// What the arena would take if no two values shared memory.
@@ -155,6 +157,10 @@ fn planned(module: &Module, rest: usize) -> Plan {
     let parameters = module.values.iter().enumerate().filter(|(_, v)| matches!(v.role, Role::Parameter(_)));
     plan.kept_bytes = parameters.filter(|&(i, _)| read_by_runs[i]).map(|(i, _)| bytes[i]).sum();
     plan.loading_bytes = loading(module, &bytes, &lives).max(plan.prepared_bytes + plan.kept_bytes);
+    let lent = |&(i, v): &(usize, &Value)| matches!(v.role, Role::Parameter(_)) && !read_by_runs[i];
+    let lent = module.values.iter().enumerate().filter(lent);
+    let lent = lent.filter_map(|(value, _)| Some(Block { value, bytes: bytes[value], life: lives[value]? }));
+    plan.lent_bytes = largest_live_set(&lent.collect::<Vec<_>>());
     (plan.lives, plan.bytes) = (lives, bytes);
     plan
 }

@@ -52,11 +52,16 @@ impl RunMemory {
         let size =
             |p: &nnc_runtime::program::Parameter| nnc_runtime::Program::port_bytes(&p.port).unwrap_or(0);
         let machine = Machine::of(options);
+        let loading = match machine {
+            Machine::Threads(_) => plan.loading_bytes,
+            // What is not written yet takes memory there, too.
+            Machine::Gpu(_) => plan.prepared_bytes + plan.kept_bytes + plan.preparing_bytes + plan.lent_bytes,
+        };
         Ok(RunMemory {
             machine,
             usage: usage::session(&module, &plan, machine.scratches()),
             read: ByteSize(module.parameters.iter().map(size).sum::<usize>() as u64),
-            loading: ByteSize(plan.loading_bytes as u64),
+            loading: ByteSize(loading as u64),
         })
     }
 

@@ -124,6 +124,8 @@ fn summaries_show_the_memory_of_a_run() {
 fn memory_on_a_gpu() {
     let run = nnc("summary examples/vgg.nn --set N=1 --target-gpu sm_90").ok();
     assert!(run.contains("memory of a run, on a GPU (sm_90)\n"), "{run}");
+    // Convolutions' weights are packed, the largest of which have 2359296 elements.
+    assert!(run.contains("; weights take 536.8 MiB at most meanwhile\n"), "{run}");
     let step = nnc("summary examples/lenet.nn --train --batch 8 --target-gpu sm_80").ok();
     assert!(step.contains("memory of a training step, batch 8, on a GPU (sm_80)\n"), "{step}");
     // Eight pictures and labels, twice: the next ones are copied while a step runs.

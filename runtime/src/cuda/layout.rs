@@ -8,12 +8,14 @@
 //! | parameters | those that runs read or change | as long as the session, or longer: a training step for another size of batch takes it over |
 //! | run | the arena, then outputs, then inputs (twice in training: while one set is in use the next one is filled) | as long as the session |
 //!
-//! and while it is made a fourth one: memory and parameters that only the prepare phase has. Inputs and outputs
+//! and while it is made a fourth one: memory and parameters that only the prepare phase has, which take turns. Inputs and outputs
 //! are the caller's in a program; here they have a place on the GPU and one in page-locked memory of
 //! the host, in the same order. Every storage begins at a multiple of [`ALIGNMENT`]; offsets within areas
 //! that the plan made are the plan's.
 
-use crate::program::{Class, Phase, Port, Program};
+use std::ops::Range;
+
+use crate::program::{Class, Launch, Phase, Port, Program};
 
 /// What `cuMemAlloc` aligns to.
 pub(super) const ALIGNMENT: usize = 256;
@@ -107,32 +109,74 @@ impl Layout {
     }
 }
 
-/// Places for those of the parameters that are `wanted`, behind `before` bytes for something else; and how
-/// many bytes that is.
-pub(super) fn parameters(
-    program: &Program,
-    before: usize,
-    wanted: impl Fn(usize) -> bool,
-) -> (Vec<Option<usize>>, usize) {
-    let first = before.next_multiple_of(ALIGNMENT);
+/// Places for those of the parameters that are `wanted`, and how many bytes that is.
+pub(super) fn parameters(program: &Program, wanted: impl Fn(usize) -> bool) -> (Vec<Option<usize>>, usize) {
     let ports: Vec<usize> = (0..program.parameters.len()).filter(|&i| wanted(i)).collect();
     let places = Places::of_ports(ports.iter().map(|&i| &program.parameters[i].port));
     let mut at = vec![None; program.parameters.len()];
     for (&i, &place) in ports.iter().zip(&places.at) {
-        at[i] = Some(first + place);
+        at[i] = Some(place);
     }
-    (at, first + places.total)
+    (at, places.total)
+}
+
+/// Places for those of the parameters that are `wanted` in the prepare phase, each from the first of its launches that
+/// has it to the last one, so that they take turns; behind `before` bytes for something else. And how many bytes that
+/// is.
+pub(super) fn turns(
+    program: &Program,
+    before: usize,
+    wanted: impl Fn(usize) -> bool,
+) -> (Vec<Option<usize>>, usize) {
+    let start = before.next_multiple_of(ALIGNMENT);
+    // In the order in which they are first needed: parameter, first and last launch.
+    let mut lives: Vec<(usize, usize, usize)> = vec![];
+    for (n, launch) in program.launches.iter().enumerate().filter(|(_, l)| l.phase == Phase::Prepare) {
+        for i in parameters_of(program, launch).filter(|&i| wanted(i)) {
+            match lives.iter_mut().find(|(parameter, ..)| *parameter == i) {
+                Some((_, _, last)) => *last = n,
+                None => lives.push((i, n, n)),
+            }
+        }
+    }
+    let (mut at, mut end) = (vec![None; program.parameters.len()], start);
+    let mut placed: Vec<(usize, Range<usize>)> = vec![];
+    for (i, first, last) in lives {
+        let bytes = Program::port_bytes(&program.parameters[i].port).unwrap_or(0).next_multiple_of(ALIGNMENT);
+        // The first gap between those that are still needed then.
+        let mut taken: Vec<&Range<usize>> =
+            placed.iter().filter(|(until, _)| *until >= first).map(|(_, range)| range).collect();
+        taken.sort_by_key(|range| range.start);
+        let mut free = start;
+        for range in taken {
+            if free + bytes <= range.start {
+                break;
+            }
+            free = range.end;
+        }
+        at[i] = Some(free);
+        end = end.max(free + bytes);
+        placed.push((last, free..free + bytes));
+    }
+    (at, end)
+}
+
+/// The parameters that a launch has as arguments.
+pub(super) fn parameters_of<'a>(
+    program: &'a Program,
+    launch: &'a Launch,
+) -> impl Iterator<Item = usize> + 'a {
+    launch.args.iter().filter_map(|arg| match program.storages[arg.storage].class {
+        Class::Parameter(i) | Class::State(i) => Some(i),
+        _ => None,
+    })
 }
 
 /// Which parameters a phase has as arguments.
 pub(super) fn used(program: &Program, phase: Phase) -> Vec<bool> {
     let mut used = vec![false; program.parameters.len()];
     for launch in program.launches.iter().filter(|l| l.phase == phase) {
-        for arg in &launch.args {
-            if let Class::Parameter(i) | Class::State(i) = program.storages[arg.storage].class {
-                used[i] = true;
-            }
-        }
+        parameters_of(program, launch).for_each(|i| used[i] = true);
     }
     used
 }
@@ -141,7 +185,7 @@ pub(super) fn used(program: &Program, phase: Phase) -> Vec<bool> {
 mod tests {
     use super::*;
     use crate::DType;
-    use crate::program::{Initializer, Parameter};
+    use crate::program::{Argument, Initializer, Parameter, Storage};
 
     fn port(name: &str, n: usize) -> Port {
         Port { name: name.into(), dtype: DType::F32, shape: vec![n] }
@@ -189,8 +233,33 @@ mod tests {
     #[test]
     fn parameters_lie_where_they_are_wanted() {
         let p = program();
-        assert_eq!(parameters(&p, 0, |_| true), (vec![Some(0), Some(256), Some(768)], 1024));
-        assert_eq!(parameters(&p, 10, |i| i != 1), (vec![Some(256), None, Some(512)], 768));
-        assert_eq!(parameters(&p, 0, |_| false), (vec![None; 3], 0));
+        assert_eq!(parameters(&p, |_| true), (vec![Some(0), Some(256), Some(768)], 1024));
+        assert_eq!(parameters(&p, |i| i != 1), (vec![Some(0), None, Some(256)], 512));
+        assert_eq!(parameters(&p, |_| false), (vec![None; 3], 0));
+    }
+
+    /// Parameters of 256, 512 and 256 bytes, in launches one after the other.
+    #[test]
+    fn parameters_to_be_prepared_take_turns() {
+        let placed = |launches: &[&[usize]]| {
+            let storage = |i| Storage { name: String::new(), bytes: 0, class: Class::Parameter(i) };
+            let launch = |args: &&[usize]| Launch {
+                kernel: 0,
+                args: args.iter().map(|&storage| Argument { storage, offset: 0 }).collect(),
+                phase: Phase::Prepare,
+                layer: String::new(),
+                location: String::new(),
+            };
+            let launches = launches.iter().map(launch).collect();
+            let p = Program { storages: (0..3).map(storage).collect(), launches, ..program() };
+            turns(&p, 10, |i| i != 3)
+        };
+        let at = |a, b, c| vec![Some(a), Some(b), Some(c)];
+        assert_eq!(placed(&[&[0, 1], &[1], &[2]]), (at(256, 512, 256), 1024), "all are gone");
+        assert_eq!(placed(&[&[0, 1], &[1, 2]]), (at(256, 512, 256), 1024), "one is gone");
+        assert_eq!(placed(&[&[0], &[2], &[1, 2]]), (at(256, 512, 256), 1024), "a gap that is too small");
+        assert_eq!(placed(&[&[0, 1, 2]]), (at(256, 512, 1024), 1280), "none is gone");
+        assert_eq!(placed(&[&[0, 1], &[2], &[0]]), (at(256, 512, 512), 1024), "one is still needed");
+        assert_eq!(placed(&[&[2]]).0, [None, None, Some(256)]);
     }
 }

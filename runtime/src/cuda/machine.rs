@@ -31,21 +31,31 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Allocates memory for the parameters that are `wanted`, after `before` bytes for something else, and
-    /// uploads them.
+    /// Allocates memory for the parameters that are `wanted`, and uploads them.
     pub fn new(
         executable: &CudaExecutable,
         uploader: &mut Uploader,
         parameters: &dyn Parameters,
         purpose: &str,
-        before: usize,
         wanted: impl Fn(usize) -> bool,
     ) -> Result<Placed, LoadError> {
-        let (at, bytes) = layout::parameters(executable.program(), before, wanted);
+        let (at, bytes) = layout::parameters(executable.program(), wanted);
         let memory = DeviceMemory::new(executable.gpu(), bytes, purpose)?;
         let mut placed = Placed { memory, at };
         placed.upload(executable.program(), uploader, parameters)?;
         Ok(placed)
+    }
+
+    /// Allocates memory for the prepare phase alone, with places for those of the parameters that are `wanted`: they
+    /// take turns, so they are uploaded when they are needed.
+    pub fn once(
+        executable: &CudaExecutable,
+        purpose: &str,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Placed, CudaError> {
+        let program = executable.program();
+        let (at, bytes) = layout::turns(program, program.preparing_bytes, wanted);
+        Ok(Placed { memory: DeviceMemory::new(executable.gpu(), bytes, purpose)?, at })
     }
 
     /// Uploads the parameters that are here, one after the other.
@@ -195,10 +205,24 @@ impl Machine {
         launches.filter_map(step).collect()
     }
 
-    /// Runs the prepare phase; what runs do not need is in `once`.
-    pub fn prepare(&mut self, once: &Placed) -> Result<(), CudaError> {
+    /// Runs the prepare phase. What runs do not need is in `once`: parameters are uploaded to there before the first
+    /// launch that has them, when those whose place they take are not needed any more.
+    pub fn prepare(
+        &mut self,
+        mut once: Placed,
+        uploader: &mut Uploader,
+        parameters: &dyn Parameters,
+    ) -> Result<(), LoadError> {
         self.wait()?;
-        for step in &self.resolve(Phase::Prepare, 0, Some(once)) {
+        let program = self.executable.program();
+        let mut there = vec![false; once.at.len()];
+        for step in &self.resolve(Phase::Prepare, 0, Some(&once)) {
+            for i in layout::parameters_of(program, &program.launches[step.launch]) {
+                if let Some(at) = once.at[i].filter(|_| !there[i]) {
+                    uploader.parameter(&mut once.memory, at, parameters, &program.parameters[i].port)?;
+                    there[i] = true;
+                }
+            }
             self.launch_and_wait(step)?;
         }
         Ok(())

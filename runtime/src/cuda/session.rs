@@ -37,11 +37,10 @@ impl CudaSession {
         let (run, prepare) = (layout::used(program, Phase::Run), layout::used(program, Phase::Prepare));
         let mut uploader = Uploader::new(executable.gpu(), program)?;
         let up = &mut uploader;
-        let kept = Placed::new(&executable, up, parameters, "the weights", 0, |i| run[i])?;
+        let kept = Placed::new(&executable, up, parameters, "the weights", |i| run[i])?;
         let mut machine = Machine::new(&executable, up, kept, 1)?;
-        let (before, purpose) = (program.preparing_bytes, "weights to be prepared");
-        let once = Placed::new(&executable, up, parameters, purpose, before, |i| prepare[i] && !run[i])?;
-        machine.prepare(&once)?;
+        let once = Placed::once(&executable, "weights to be prepared", |i| prepare[i] && !run[i])?;
+        machine.prepare(once, up, parameters)?;
         Ok(CudaSession { executable, machine: Mutex::new(machine) })
     }
 

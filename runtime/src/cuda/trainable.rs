@@ -49,7 +49,7 @@ impl CudaTrainable {
         check_parameters(program.parameters.iter().map(|p| &p.port), &program.training_only, parameters)?;
         let mut uploader = Uploader::new(executable.gpu(), program)?;
         let purpose = "parameters with the optimizer's state";
-        let own = Placed::new(&executable, &mut uploader, parameters, purpose, 0, |_| true)?;
+        let own = Placed::new(&executable, &mut uploader, parameters, purpose, |_| true)?;
         CudaTrainable::with(&executable, &mut uploader, own)
     }
 
@@ -211,8 +211,7 @@ fn prepare(
     uploader: &mut Uploader,
     executable: &CudaExecutable,
 ) -> Result<(), LoadError> {
-    let (before, purpose) = (executable.program().preparing_bytes, "memory to prepare weights in");
     let none: BTreeMap<String, Tensor> = BTreeMap::new();
-    let once = Placed::new(executable, uploader, &none, purpose, before, |_| false)?;
-    Ok(machine.prepare(&once)?)
+    let once = Placed::once(executable, "memory to prepare weights in", |_| false)?;
+    machine.prepare(once, uploader, &none)
 }
