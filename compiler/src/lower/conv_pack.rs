@@ -218,6 +218,29 @@ impl<'a> Lowering<'a> {
         numbers: Numbers,
         element: &Repack,
     ) -> Result<Place, LowerError> {
+        let (gpu, lanes) = (self.gpu.is_some(), self.target.lanes);
+        self.repacked_by(id, name, shape, numbers, &|scope, from, to| {
+            let elements = Elements { name, out: to, work: 1, flat: false, lanes };
+            let read = |b: &mut Builder, at: &[Index]| match from {
+                Operand::Splat(dtype, x) => Expr::Const(*dtype, *x),
+                Operand::Memory(place) => b.load(place, "x", at),
+            };
+            match gpu {
+                true => super::gpu::each_element(scope, name, to, &|b, at| element(b, &read, at)),
+                false => elements.kernel(scope, &|b, at| element(b, &read, at)),
+            }
+        })
+    }
+
+    /// A value in another order, by the kernel that is made for the old place and the new one.
+    pub(super) fn repacked_by(
+        &mut self,
+        id: NodeId,
+        name: &str,
+        shape: &[usize],
+        numbers: Numbers,
+        make: &MakeKernel,
+    ) -> Result<Place, LowerError> {
         let tf32 = numbers == Numbers::Tf32;
         let key = (id, name.to_string(), shape.to_vec(), numbers);
         if let Some(place) = self.packed.get(&key) {
@@ -228,16 +251,7 @@ impl<'a> Lowering<'a> {
         let value = self.new_value(&label, DType::F32, shape, Role::Temporary);
         let to = Place { tf32, ..Place::dense(value, DType::F32, shape, Layout::Plain) };
         let scope = Scope { graph: self.graph, members: Default::default(), operands: Default::default() };
-        let elements = Elements { name, out: &to, work: 1, flat: false, lanes: self.target.lanes };
-        let read = |b: &mut Builder, at: &[Index]| match &from {
-            Operand::Splat(dtype, x) => Expr::Const(*dtype, *x),
-            Operand::Memory(place) => b.load(place, "x", at),
-        };
-        let made = match self.gpu {
-            Some(_) => super::gpu::each_element(&scope, name, &to, &|b, at| element(b, &read, at)),
-            None => elements.kernel(&scope, &|b, at| element(b, &read, at)),
-        };
-        if let Some((kernel, args)) = made {
+        if let Some((kernel, args)) = make(&scope, &from, &to) {
             self.launch(kernel, args, &[id], self.phase(id));
         }
         self.packed.insert(key, Rc::new(to.clone()));
@@ -281,6 +295,9 @@ fn fills_blocks(channels: usize, groups: usize, block: usize) -> bool {
 
 /// Reads an element of the value that is repacked.
 type Read<'r> = dyn Fn(&mut Builder, &[Index]) -> Expr + 'r;
+
+/// The kernel that repacks what lies there, to a place, if it can.
+type MakeKernel<'m> = dyn Fn(&Scope, &Operand, &Place) -> Option<(Kernel, Vec<Arg>)> + 'm;
 
 /// An element of the repacked value.
 type Repack<'r> = dyn Fn(&mut Builder, &Read, &[Index]) -> Expr + 'r;

@@ -50,6 +50,7 @@ impl Lowering<'_> {
             Op::Dropout(_) | Op::StopGradient => node.layout == from.layout,
             Op::Cast(to) => node.layout == from.layout && *to == from.ty.dtype,
             Op::Relayout if node.layout == from.layout => true,
+            Op::Slice { axis: 1, step: 1, .. } => self.is_view(id),
             // Whatever the layouts, one of them is plain or both are one pixel.
             Op::Relayout => {
                 let shape = sizes(node);
@@ -57,6 +58,21 @@ impl Lowering<'_> {
             }
             _ => false,
         }
+    }
+
+    /// True for some channels of a value whose channels lie last, on a GPU: kernels read them where they lie. Not where a
+    /// value is to be whole: an output, or what is renamed further.
+    fn is_view(&self, id: NodeId) -> bool {
+        let graph = self.graph;
+        let (node, operand) = (graph.node(id), graph.operands(id)[0]);
+        let renames = |op: &Op| {
+            matches!(op, Op::Reshape(_) | Op::Relayout | Op::Cast(_) | Op::Dropout(_) | Op::StopGradient)
+        };
+        self.gpu.is_some()
+            && [node.layout, graph.node(operand).layout] == [Layout::ChannelsLast; 2]
+            && !graph.node(self.roots[&operand]).op.is_source()
+            && !graph.is_output(id)
+            && !graph.users(id).iter().any(|&u| renames(&graph.node(u).op))
     }
 
     /// Places a source, or a node that only renames memory.
@@ -70,6 +86,9 @@ impl Lowering<'_> {
         let shape = sizes(node);
         let place = match &node.op {
             Op::Reshape(_) => from.reshaped(&shape),
+            Op::Slice { axis, start, .. } => {
+                start.known().and_then(|start| from.part(*axis, usize::try_from(start).ok()?, shape[*axis]))
+            }
             Op::Relayout if node.layout != from.layout => {
                 from.as_plain().map(|p| Place::dense_at(&p, node.layout))
             }

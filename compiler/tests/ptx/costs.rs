@@ -13,7 +13,7 @@ use nnc_compiler::target::GpuTarget;
 use nnc_compiler::training::{StepOptions, build_step};
 
 use crate::assemble::{each_program, sizes};
-use crate::ptxas::{assemble, ptxas};
+use crate::ptxas::{Usage, assemble, ptxas};
 use crate::traffic::{Row, traffic};
 
 /// Sectors beyond those that side by side would be enough.
@@ -82,6 +82,9 @@ fn neighbours_are_accessed_at_once() {
 fn step(layers: &str, shape: &str, batch: usize) -> Module {
     let text = format!(
         "use std.vision
+block inception(x) {{
+    concat(x -> conv(32, 1) -> relu, x -> conv(64, 3, pad = 1) -> relu)
+}}
 net n {{
     input x: f32[N, {shape}]
     output y = x -> {layers} -> global_avgpool -> dense(10)
@@ -122,7 +125,33 @@ fn gradients_of_depthwise_convolutions_are_wide() {
     }
     let Some(ptxas) = ptxas() else { return };
     let ptx = cuda::emit(&module, target).unwrap();
-    for usage in assemble(&ptxas, &ptx.text, target) {
+    let usage = assemble(&ptxas, &ptx.text, target);
+    let is_one = |u: &&Usage| ["input_grad", "weight_grad_parts"].iter().any(|name| u.kernel.contains(name));
+    for usage in usage.iter().filter(is_one) {
         assert!(usage.spilled == 0 && usage.registers <= 128, "{usage:?}");
     }
+}
+
+/// Weights are packed, their gradients joined, and layouts changed with neighbours side by side both times; gradients of a
+/// concatenation have no kernels.
+#[test]
+fn what_lies_the_other_way_round_is_side_by_side() {
+    let target = GpuTarget::Sm90;
+    let module = step(
+        "conv(64, 3, pad = 1) -> batchnorm -> relu -> inception -> conv(96, 3, pad = 1)",
+        "3, 32, 32",
+        16,
+    );
+    let rows = traffic(&module, target);
+    assert!(rows.iter().all(|r| r.name != "slice"), "{rows:?}");
+    let mut seen = 0;
+    for row in &rows {
+        let turned = ["pack_conv2d", "pack_transposed_conv2d", "conv2d_weight_grad", "relayout"];
+        if turned.contains(&row.name.as_str()) && row.launch.grid >= 64 {
+            let [sectors, least] = row.sectors();
+            assert!(sectors < 1.5 * least, "{row:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "{rows:?}");
 }

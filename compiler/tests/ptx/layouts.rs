@@ -117,6 +117,53 @@ fn pictures_of_few_channels() {
     }
 }
 
+/// Weights that are packed, gradients of weights that are added up from parts, and layouts that change: through shared
+/// memory, by tiles that are full and not, of more rows than columns and the other way round.
+#[test]
+fn matrices_that_are_turned() {
+    for (picture, channels, next, layer) in [
+        ("13, 12", 24, 20, "conv(20, 3, pad = 1)"),
+        ("6, 5", 70, 33, "conv(33, 3, stride = 2, pad = 1)"),
+        ("5, 5", 30, 18, "conv(18, 5, pad = 2)"),
+        ("6, 7", 9, 66, "conv(66, 2x4)"),
+        ("9, 8", 36, 18, "conv(18, 1)"),
+    ] {
+        let body = format!(
+            "    let f = x -> conv({channels}, 1) -> relu -> {layer} -> relu
+    output map = f
+    output y = f -> conv({next}, 1) -> global_avgpool -> dense(3)
+    train {{
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1)
+    }}"
+        );
+        let text = net(&format!("N, 3, {picture}"), &body);
+        check_step_with(&text, STRICT);
+        check_step_with(&text, TF32);
+    }
+}
+
+/// Gradients of a concatenation are read where they lie, also by products and poolings; not where they are results.
+#[test]
+fn gradients_of_concatenations_are_views() {
+    let body = "    let f = x -> conv(16, 1) -> relu
+    let a = f -> conv(8, 1) -> batchnorm -> relu
+    let b = f -> conv(12, 3, pad = 1)
+    let c = f -> maxpool(3, stride = 1, pad = 1)
+    let d = f -> conv(7, 1) -> sigmoid
+    output y = concat(a, b, c, d) -> conv(20, 3, pad = 1) -> relu -> global_avgpool -> dense(3)
+    train {
+        input label: i32[N]
+        loss = cross_entropy(y, label)
+        optimizer = sgd(lr = 0.1)
+    }";
+    let text = net("N, 3, 9, 8", body);
+    for options in [STRICT, TF32, GpuOptions { products: Products::F32, ..GpuOptions::default() }] {
+        check_step_with(&text, options);
+    }
+}
+
 /// Gradients of maximum poolings: windows that overlap, tile, leave elements out, and go past the border; work after it.
 #[test]
 fn gradients_of_maximum_poolings() {

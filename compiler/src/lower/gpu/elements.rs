@@ -2,9 +2,9 @@
 
 use nnc_runtime::program::Access;
 
-use super::Made;
 use super::schedule::{GpuOptions, lanes_of};
 use super::wide::is_wide;
+use super::{Made, turned};
 use crate::graph::NodeId;
 use crate::kernel::{Expr, Index};
 use crate::lower::access::Place;
@@ -26,6 +26,9 @@ pub(super) fn kernel(
 
 /// The kernel that copies a tensor from place to place, whatever the layouts.
 pub(in crate::lower) fn copy(scope: &Scope, name: &str, from: &Place, to: &Place) -> Option<Made> {
+    if let Some(made) = turned::relayout(scope, name, from, to) {
+        return Some(made);
+    }
     let is_flat = from.layout == to.layout && from.is_dense();
     let elements = Elements { scope, name, places: &[to], is_flat };
     elements.kernel(GpuOptions::default(), &|b, index| {

@@ -10,6 +10,7 @@
 //! sums are cut into parts. Contractions that are large enough are computed by blocks, which share tiles
 //! of the factors ([`product`]).
 
+mod ahead;
 mod conv;
 mod depthwise;
 mod dot;
@@ -25,6 +26,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod turned;
 mod wide;
 
 use super::access::Place;
@@ -138,6 +140,13 @@ impl<'a> Lowering<'a> {
         }
         if let Some(kernels) = self.gpu_reduction(&scope, &name, nodes, &results) {
             return Ok(Some(kernels));
+        }
+        if let &[node] = nodes
+            && graph.node(node).op == Op::Relayout
+            && let Some(Operand::Memory(from)) = scope.operands.get(&graph.operands(node)[0])
+            && let Some(kernel) = turned::relayout(&scope, &name, from, out)
+        {
+            return Ok(Some(vec![kernel]));
         }
         let is_flat = is_flat(&scope, nodes, out);
         Ok(elements::kernel(&scope, &name, &results, is_flat, self.gpu_options).map(|k| vec![k]))

@@ -31,6 +31,7 @@ use crate::lower::conv_taps::Slide;
 use crate::lower::elementwise::{f32, sizes};
 use crate::lower::gpu::Made;
 use crate::lower::gpu::schedule::DEPTH;
+use crate::lower::gpu::turned::{self, Turned};
 use crate::lower::{LowerError, Lowering, Numbers};
 use nnc_runtime::DType;
 
@@ -148,6 +149,13 @@ impl<'a> Lowering<'a> {
         let [outputs, inputs] = slide.channels(shape);
         let name = if slide.transposed { "pack_transposed_conv2d" } else { "pack_conv2d" };
         let packed = [outputs, shape[2], filled[0], filled[1]];
+        let turned = self.turned_weights(weight, slide, shape).filter(|_| filled == [shape[3], inputs]);
+        if let Some((turned, from)) = turned {
+            return self.repacked_by(weight, name, &packed, numbers, &|scope, _, to| {
+                let to = to.reshaped(&turned.written())?;
+                turned::turned(scope, name, turned, &from, &to)
+            });
+        }
         self.repacked_as(weight, name, &packed, numbers, &|b, from, at| {
             let [o, kh, kw, i] = [0, 1, 2, 3].map(|d| at[d].clone());
             let mut inside = Guard::between(&kw, 0, shape[3] as i64, b.extents());
@@ -157,6 +165,19 @@ impl<'a> Lowering<'a> {
                 from(b, &at)
             })
         })
+    }
+
+    /// Weights as matrices that lie the other way round when they are packed: `None` where they lie in that order, or few
+    /// are neighbours.
+    fn turned_weights(&mut self, weight: NodeId, slide: &Slide, shape: &[usize]) -> Option<(Turned, Place)> {
+        let places = shape[2] * shape[3];
+        let matrices = match slide.transposed {
+            false => [shape[0], shape[1], places],
+            true => [1, shape[0], shape[1] * places],
+        };
+        let turned = Turned::of(matrices).filter(|_| slide.conv.groups == 1)?;
+        let Ok(Operand::Memory(from)) = self.operand(weight) else { return None };
+        Some((turned, from.reshaped(&matrices)?))
     }
 
     /// Result and factors of a gradient of weights; `None` for blocks of channels.

@@ -29,6 +29,7 @@ pub(super) use self::result::{Result2d, digits};
 use super::Made;
 use super::elements::finished;
 use super::schedule::{DEPTH, Schedule};
+use super::turned::{self, Turned};
 use crate::graph::NodeId;
 use crate::kernel::block::Part;
 use crate::kernel::module::{Role, ValueId};
@@ -181,6 +182,10 @@ impl Product<'_> {
         for (_, place) in self.results {
             b.bind(place, Access::Write, "out");
         }
+        if let Some(turned) = self.turned_join() {
+            self.join_turned(&mut b, turned, parts);
+            return finished(b);
+        }
         // In the order of the parts: there are more of them to read than results to write.
         let index = super::elements::tasks(&mut b, &self.result.shape, &self.result.order());
         let [batch, row, column] = self.result.flat(&index);
@@ -193,6 +198,37 @@ impl Product<'_> {
         let sum = self.with_bias(&mut b, &column, total.get());
         self.finish(&mut b, &self.result.spread(&index), sum);
         finished(b)
+    }
+
+    /// The gradient of weights whose columns are counted by places of the kernel, then by channels, lies the other way
+    /// round: as matrices of places and channels. `None` of another result, and where that makes no neighbours.
+    fn turned_join(&self) -> Option<Turned> {
+        let r = &self.result;
+        let whole = r.counted == r.shape && r.spread.iter().all(|&s| s == (0, 1)) && self.bias.is_none();
+        let is_weights = r.rows == [0] && r.columns == [2, 3, 1] && r.batch().is_empty();
+        let &[outputs, channels, rows, columns] = r.shape.as_slice() else { return None };
+        let few = rows * columns <= turned::FEW && rows * columns < channels;
+        Turned::of([outputs, rows * columns, channels]).filter(|_| whole && is_weights && few)
+    }
+
+    /// Adds up the parts by places and channels, and stores by channels and places.
+    fn join_turned(&self, b: &mut Builder, turned: Turned, parts: &Place) {
+        let columns = self.result.shape[3];
+        let sum = |b: &mut Builder, [output, place, channel]: [Index; 3]| {
+            let total = b.cell("total", DType::F32);
+            b.assign(&total, f32(0.0));
+            let column = place * self.result.shape[1] as i64 + channel;
+            b.each_part(self.schedule.parts, &mut |b, p| {
+                let part = b.load(parts, "parts", &[p, Index::default(), output.clone(), column.clone()]);
+                b.assign(&total, add(total.get(), part));
+            });
+            total.get()
+        };
+        turned.body(b, LoopKind::Serial, &sum, &|b, [output, place, channel], value| {
+            let at = [place.div(columns, b.extents()), place.rem(columns, b.extents())];
+            let [row, column] = at;
+            self.finish(b, &[output, channel, row, column], value);
+        });
     }
 
     /// The bias of a column.

@@ -14,6 +14,7 @@ use nnc_runtime::program::Access;
 
 use self::team::Team;
 use super::Made;
+use super::ahead::load_ahead;
 use super::elements::finished;
 use super::schedule::{Columns, Rows};
 use super::wide::is_wide;
@@ -122,13 +123,14 @@ impl<'a> Lowering<'a> {
                 parts,
                 team,
             };
-            let (kernels, values) = match r.parts {
+            let (mut kernels, values) = match r.parts {
                 1 => (vec![r.whole(scope)?], vec![]),
                 _ => self.in_parts(scope, &r)?,
             };
             if !kernels.iter().all(|made| is_wide(made, team.lanes())) {
                 return None;
             }
+            kernels.iter_mut().for_each(|(kernel, _)| load_ahead(kernel));
             for shape in values {
                 self.new_value("", DType::F32, &shape, Role::Temporary);
             }
