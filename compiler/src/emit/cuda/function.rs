@@ -21,6 +21,9 @@ const LONGEST_WRITTEN_OUT: usize = 16;
 /// Expressions of a value that is computed whether or not it is stored.
 const LONGEST_UNCONDITIONAL: usize = 8;
 
+/// Iterations of a loop inside that are written out from which on the loop around them is long enough.
+const WRITTEN_OUT: usize = 4;
+
 /// Every local buffer starts at a multiple of this.
 const ALIGNMENT: usize = 16;
 
@@ -234,6 +237,20 @@ impl<'k> Emitter<'k> {
         self.vars[var.0 as usize] = Binding::Unbound;
     }
 
+    /// True for the body of a loop in which warps multiply matrices, or that has several loads from memory under way.
+    fn is_long(&self, body: &[Stmt]) -> bool {
+        let is_global = |b: BufferId| matches!(self.kernel.buffer_of(b).memory, Memory::Global(_));
+        let in_memory = |body: &[Stmt]| accesses(body).iter().any(|a| is_global(a.0));
+        body.iter().any(|s| match s {
+            Stmt::Loop { kind: LoopKind::Unroll, var, body } => {
+                self.extents[var.0 as usize] >= WRITTEN_OUT && in_memory(body) || self.is_long(body)
+            }
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => self.is_long(body),
+            Stmt::Joint(joint) => matches!(joint, Joint::Multiply { .. }),
+            Stmt::Store { .. } | Stmt::Prefetch { .. } => false,
+        })
+    }
+
     fn counted_loop(&mut self, var: Var, body: &'k [Stmt]) {
         let (extent, name) = (self.extents[var.0 as usize], self.names[var.0 as usize].clone());
         let label = self.out.label(&format!("for_{name}"));
@@ -241,8 +258,8 @@ impl<'k> Emitter<'k> {
         self.out.line(format!("mov.s32 {counter}, 0"));
         self.out.place(&label, &format!("{name} in 0..{extent}"));
         self.out.indent();
-        if multiplies(body) {
-            // It is as long as it should be: the assembler would take twice the registers, or spill.
+        if self.is_long(body) {
+            // It is as long as it should be: the assembler would write it out again, and take twice the registers, or spill.
             self.out.line(".pragma \"nounroll\"");
         }
         self.depth += 1;
@@ -375,15 +392,6 @@ pub fn stored(dtype: DType) -> &'static str {
         DType::I32 => "s32",
         DType::F32 | DType::F64 => "f32",
     }
-}
-
-/// True if warps multiply matrices there.
-fn multiplies(body: &[Stmt]) -> bool {
-    body.iter().any(|s| match s {
-        Stmt::Loop { body, .. } | Stmt::If { body, .. } => multiplies(body),
-        Stmt::Joint(joint) => matches!(joint, Joint::Multiply { .. }),
-        Stmt::Store { .. } | Stmt::Prefetch { .. } => false,
-    })
 }
 
 /// All loads and stores.
