@@ -148,8 +148,12 @@ fn declarations_and_directives() {
 #[test]
 fn what_libraries_leave_behind_is_read_and_cannot_be_used() {
     let text = |body: &str| {
+        // `used_bytes_mask` came with PTX 8.3.
         format!(
-            ".global .align 1 .b8 _$_str[3] = {{95, 95, 0}};
+            ".version 8.3
+            .target sm_80
+            .address_size 64
+            .global .align 1 .b8 _$_str[3] = {{95, 95, 0}};
             .visible .global .u32 flags = 3;
             .visible .entry k() {{
                 .reg .b64 %d; .reg .b32 %r;
@@ -159,8 +163,8 @@ fn what_libraries_leave_behind_is_read_and_cannot_be_used() {
         )
     };
     assert_eq!(module(&text("mov.b32 %r, 1;")).kernels().collect::<Vec<_>>(), ["k"]);
-    assert!(refused(&source(&text("mov.b64 %d, _$_str;"))).contains("`_$_str` is not declared"));
-    assert!(refused(&source(&text("ld.global.u32 %r, [flags];"))).contains("`flags` is not declared"));
+    assert!(refused(&text("mov.b64 %d, _$_str;")).contains("`_$_str` is not declared"));
+    assert!(refused(&text("ld.global.u32 %r, [flags];")).contains("`flags` is not declared"));
 }
 
 #[test]
