@@ -40,7 +40,8 @@ pub fn run(args: &Args) -> Outcome {
     let logs = args.runs.iter().map(|run| named_log(run)).collect::<Result<Vec<_>, Error>>()?;
     for (i, (name, _)) in logs.iter().enumerate() {
         if logs[..i].iter().any(|(other, _)| other == name) {
-            let path = args.runs[i].trim_start_matches(&format!("{name}="));
+            let run = &args.runs[i];
+            let path = run.strip_prefix(&format!("{name}=")).unwrap_or(run);
             let message = format!("two runs are called `{name}`: `NAME={path}` gives one another name");
             return Err(Error::Options(message).into());
         }
@@ -57,7 +58,9 @@ pub fn run(args: &Args) -> Outcome {
 fn named_log(run: &str) -> Result<(String, Logged), Error> {
     let (name, path) = match run.split_once('=') {
         // A folder may have an equals sign in its name.
-        Some((name, path)) if !Path::new(run).exists() => (Some(name.to_string()), Path::new(path)),
+        Some((name, path)) if !name.is_empty() && !Path::new(run).exists() => {
+            (Some(name.to_string()), Path::new(path))
+        }
         _ => (None, Path::new(run)),
     };
     let file = if path.is_dir() { path.join(log::FILE) } else { path.to_path_buf() };

@@ -314,19 +314,29 @@ impl Memory {
         (inside && bits & u64::from(size - 1) == 0).then_some(Buffer(number))
     }
 
-    /// The bytes that a thread reads; `known` is the buffer, if [`Memory::common`] has found it.
+    /// The buffer of an address, and the offset there; `known` is the buffer, if [`Memory::common`] has found it.
+    #[inline]
+    fn place(
+        &mut self,
+        (address, known): (u64, Option<Buffer>),
+        size: u32,
+    ) -> Result<(&mut Storage, usize), Fault> {
+        match known {
+            Some(buffer) => Ok((&mut self.buffers[buffer.0 as usize], (address - buffer.address()) as usize)),
+            None => self.locate(address, size),
+        }
+    }
+
+    /// The bytes that a thread reads at an address, in a buffer if that is known.
     #[inline]
     pub(crate) fn load(
         &mut self,
-        (address, known): (u64, Option<Buffer>),
+        at: (u64, Option<Buffer>),
         size: u32,
         read_only: bool,
         who: &Who,
     ) -> Result<&[u8], Fault> {
-        let (storage, offset) = match known {
-            Some(buffer) => (&mut self.buffers[buffer.0 as usize], (address - buffer.address()) as usize),
-            None => self.locate(address, size)?,
-        };
+        let (storage, offset) = self.place(at, size)?;
         storage.load(offset, size, read_only, who)
     }
 
@@ -334,14 +344,11 @@ impl Memory {
     #[inline]
     pub(crate) fn store(
         &mut self,
-        (address, known): (u64, Option<Buffer>),
+        at: (u64, Option<Buffer>),
         size: u32,
         who: &Who,
     ) -> Result<&mut [u8], Fault> {
-        let (storage, offset) = match known {
-            Some(buffer) => (&mut self.buffers[buffer.0 as usize], (address - buffer.address()) as usize),
-            None => self.locate(address, size)?,
-        };
+        let (storage, offset) = self.place(at, size)?;
         storage.store(offset, size, who)
     }
 }
